@@ -1,0 +1,117 @@
+"""Dense RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012): appearance, not meaning.
+
+Needs no weights, so it is what runs everywhere; it finds like texture and edges, not like parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdcorr.errors import BadRecipe, MissingLibrary
+from sdcorr.geometry import Grid
+from sdcorr.preprocess import fit
+from sdcorr.runtime import Runtime
+from sdcorr.types import FeatureMap, Image
+
+CHANNELS = 128  # of one SIFT descriptor: 4 x 4 places, 8 orientations
+
+
+@dataclass(frozen=True)
+class Sift:
+    """Upright SIFT at every cell, in several sizes that stand side by side in one descriptor.
+
+    Args:
+        size: longer side of the resized photo in pixels.
+        stride: side of a cell in resized pixels.
+        diameters: SIFT keypoint sizes in resized pixels; a descriptor looks at a square of
+            about six times its keypoint's size.
+
+    Raises:
+        BadRecipe: a field is not positive.
+    """
+
+    size: int = 480
+    stride: int = 8
+    diameters: tuple[float, ...] = (8.0, 16.0)
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.stride, len(self.diameters), *self.diameters) <= 0:
+            raise BadRecipe(f"sift: size, stride and diameters must be positive, got {self}")
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """One map, ``rootsift``."""
+        return ("rootsift",)
+
+    def weights(self) -> None:
+        """None are needed."""
+
+    def build(self, runtime: Runtime) -> SiftBackbone:
+        """Nothing to load but OpenCV, which runs on the CPU whatever the device."""
+        return SiftBackbone(self, runtime, _opencv())
+
+
+@dataclass(frozen=True, eq=False)
+class SiftBackbone:
+    """Dense RootSIFT."""
+
+    config: Sift
+    runtime: Runtime
+    cv2: ModuleType
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """128 for each diameter."""
+        return {"rootsift": CHANNELS * len(self.config.diameters)}
+
+    @property
+    def revisions(self) -> Mapping[str, str]:
+        """Empty: there are no weights."""
+        return {}
+
+    def extract(self, images: Sequence[Image]) -> tuple[dict[str, FeatureMap], ...]:
+        """One map for each photo, unpadded."""
+        return tuple({"rootsift": self._extract(image)} for image in images)
+
+    def _extract(self, image: Image) -> FeatureMap:
+        canvas = fit(image, self.config.size, "resize")
+        height, width = canvas.pixels.shape[:2]
+        stride = self.config.stride
+        shape = (-(-height // stride), -(-width // stride))  # the last cells may hang over
+        # a grid over the canvas itself says where the cells lie in its pixels
+        flat = Grid(shape, (stride, stride), (0.0, 0.0), canvas.content)
+        grey = self.cv2.cvtColor(canvas.pixels, self.cv2.COLOR_RGB2GRAY)
+        rows = [self._describe(grey, flat.centers(), size) for size in self.config.diameters]
+        values = torch.cat(rows, dim=1).T.unflatten(1, shape)  # (C, h, w)
+        return FeatureMap(
+            "rootsift", values.to(self.runtime.device), canvas.grid(shape, float(stride))
+        )
+
+    def _describe(self, grey: np.ndarray, points: Tensor, diameter: float) -> Tensor:
+        """RootSIFT at ``(N, 2)`` xy pixels: ``(N, 128)``, unit rows, zero where all is flat."""
+        keypoints = [self.cv2.KeyPoint(x, y, diameter, 0.0) for x, y in points.tolist()]
+        _, found = self.cv2.SIFT_create().compute(grey, keypoints)
+        descriptors = torch.from_numpy(found)  # (N, 128), integers 0..255
+        total = descriptors.sum(dim=1, keepdim=True)
+        return (descriptors / total.clamp(min=1)).sqrt()  # L1, then root: Hellinger's kernel
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingLibrary(
+            f"OpenCV is installed but cannot be loaded ({error}); a slim container needs its "
+            "system libraries: apt-get install libgl1 libglib2.0-0"
+        ) from error
+    module: ModuleType = cv2
+    return module
+
+
+PLUGIN = Sift

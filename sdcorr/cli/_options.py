@@ -1,0 +1,73 @@
+"""Options that several commands share, and progress on a terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+debug = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails."
+)
+
+
+def places_of(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """``KEY=PATH`` pairs as a dict."""
+    pairs = {}
+    for value in values:
+        key, equals, place = value.partition("=")
+        if not (key and equals and place):
+            raise click.BadParameter(f"expected KEY=PATH, got {value!r}")
+        pairs[key] = place
+    return pairs
+
+
+def runtime_options(command: Command) -> Command:
+    """``--device``, ``--dtype`` and ``--batch``."""
+    options = (
+        click.option("--device", default="auto", show_default=True, help="cuda, mps, cpu, cuda:1"),
+        click.option(
+            "--dtype", default="auto", show_default=True, help="float32, bfloat16 or float16"
+        ),
+        click.option(
+            "--batch", default=4, show_default=True, help="Windows or photos in one forward pass."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class Progress:
+    """A bar over a known number of steps, shown on a terminal once a second has passed."""
+
+    def __init__(self, steps: int) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=steps, disable=None, leave=False, delay=1, bar_format=_BAR)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """One step of the work."""
+        self._bar.set_description_str(name, refresh=False)
+        timer = threading.Timer(1.0, self._bar.refresh)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        self._bar.update()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.close()
+
+
+_BAR = "{desc} {bar:20} {n_fmt}/{total_fmt} [{elapsed}]"

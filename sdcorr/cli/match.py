@@ -1,0 +1,148 @@
+"""``sdcorr match``: points of one photo, found in another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdcorr.cli._options import Progress, debug, places_of, runtime_options
+
+if TYPE_CHECKING:
+    from sdcorr.pipeline import Recipe
+    from sdcorr.types import Matches
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--recipe", "recipe_name", default="sd-dino", show_default=True, metavar="NAME")
+@click.option("--category", metavar="TEXT", help="What the photos show, for the text prompt.")
+@click.option(
+    "--point",
+    "points",
+    nargs=2,
+    type=float,
+    multiple=True,
+    metavar="X Y",
+    help="A point of SOURCE in pixels; may be repeated. Without points: confident matches.",
+)
+@click.option(
+    "--points-file",
+    type=click.Path(path_type=Path),
+    help='JSON: [[x, y], ...] or {"name": [x, y], ...}.',
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Picture to write (png, jpg, webp, pdf, svg); default match-SOURCE-TARGET.png, or none "
+    "if only --json is given.",
+)
+@click.option("--json", "json_out", metavar="PATH", help="JSON to write; - is standard output.")
+@click.option(
+    "--model",
+    "places",
+    multiple=True,
+    metavar="KEY=PATH",
+    callback=places_of,
+    help="Weights of a backbone: a folder or hub id. KEY as in `sdcorr recipes show`.",
+)
+@runtime_options
+@debug
+def match(
+    source: Path, target: Path, recipe_name: str, category: str | None,
+    points: tuple[tuple[float, float], ...], points_file: Path | None, out: Path | None,
+    json_out: str | None, places: dict[str, str], device: str, dtype: str, batch: int,
+) -> None:  # fmt: skip
+    """Find points of SOURCE in TARGET.
+
+    \b
+    Examples:
+      sdcorr match a.jpg b.jpg --recipe sift
+      sdcorr match cat.jpg dog.jpg --category cat
+      sdcorr match cat.jpg dog.jpg --point 120 80 --point 40 200 --recipe dinov2-b
+      sdcorr match cat.jpg dog.jpg --points-file points.json --json out.json --out out.png
+    """
+    # all that the user can have got wrong is looked at before the expensive work
+    from sdcorr.export import PICTURES, check_output, matches_to_dict, write_json, write_picture
+    from sdcorr.pipeline import read_points
+    from sdcorr.preprocess import load_image
+    from sdcorr.recipes import find_recipe, load
+
+    recipe = find_recipe(recipe_name).with_models(places)
+    _check_category(recipe, category)
+    if out is None and json_out is None:
+        out = Path(f"match-{source.stem}-{target.stem}.png")
+    json_path = Path(json_out) if json_out not in (None, "-") else None
+    if out is not None:
+        check_output(out, (source, target), PICTURES)
+    if json_path is not None:
+        check_output(json_path, (source, target))
+    photos = load_image(source, category), load_image(target, category)
+    wanted = _wanted_points(points, points_file)
+    if wanted is not None:
+        read_points(wanted, photos[0].size)
+
+    progress = Progress(steps=4)
+    with progress.step(f"loading {recipe.name}"):
+        model = load(recipe, device=device, dtype=dtype, batch=batch)
+    with progress.step(f"reading {source.name}"):
+        first = model.encode(photos[0])
+    with progress.step(f"reading {target.name}"):
+        second = model.encode(photos[1])
+    with progress.step("matching"):
+        matches = model.match(first, second, wanted)
+    progress.close()
+
+    if json_out == "-":
+        click.echo(json.dumps(matches_to_dict(matches, model), indent=2))
+    else:
+        _print_table(matches)
+    if json_path is not None:
+        write_json(json_path, matches_to_dict(matches, model))
+        click.echo(f"wrote {json_path}", err=json_out == "-")
+    if out is not None:
+        write_picture(out, matches.plot())
+        click.echo(f"wrote {out}", err=json_out == "-")
+
+
+def _check_category(recipe: Recipe, category: str | None) -> None:
+    from sdcorr.errors import BadRecipe
+
+    if category is not None and not recipe.uses_category:
+        raise BadRecipe(
+            f"recipe {recipe.name!r} has no prompt that names a category; leave --category out"
+        )
+
+
+def _wanted_points(points: tuple[tuple[float, float], ...], file: Path | None) -> Any:
+    from sdcorr.errors import BadPoints
+
+    if file is None:
+        return [list(point) for point in points] or None
+    if points:
+        raise click.UsageError("give --point or --points-file, not both")
+    try:
+        values = json.loads(file.read_text())
+    except OSError as error:
+        raise BadPoints(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:  # no JSON, or no text at all
+        raise BadPoints(f"{file} is not JSON: {error}") from error
+    if not isinstance(values, list | dict):
+        raise BadPoints(f'{file} holds no points; expected [[x, y], ...] or {{"name": [x, y]}}')
+    return values
+
+
+def _print_table(matches: Matches) -> None:
+    """One line per match: name, source x y, target x y, score."""
+    names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
+    width = max([4, *map(len, names)])
+    click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score")
+    rows = zip(
+        names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(),
+        strict=True,
+    )  # fmt: skip
+    for name, (sx, sy), (tx, ty), score in rows:
+        click.echo(f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}")

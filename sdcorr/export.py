@@ -1,0 +1,109 @@
+"""Results as files: whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdcorr.errors import BadOutput
+from sdcorr.pipeline import Pipeline
+from sdcorr.types import Image, Matches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = "sdcorr.matches/1"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+
+
+def matches_to_dict(matches: Matches, model: Pipeline) -> dict[str, Any]:
+    """Matches and how they were made, for JSON.
+
+    Points are (x, y) in pixels of the original photos, sizes (height, width).
+    """
+    confidence = matches.confidence.tolist() if matches.confidence is not None else None
+    return {
+        "schema": SCHEMA,
+        "source": _photo(matches.source_image),
+        "target": _photo(matches.target_image),
+        "matches": [
+            {
+                "name": matches.names[index] if matches.names else None,
+                "source": matches.source[index].tolist(),
+                "target": matches.target[index].tolist(),
+                "score": matches.score[index].item(),
+                "confidence": confidence[index] if confidence else None,
+            }
+            for index in range(len(matches))
+        ],
+        "recipe": model.recipe.describe(),
+        "weights": model.revisions,
+        "runtime": model.runtime.describe(),
+    }
+
+
+def check_output(path: Path, inputs: tuple[Path, ...] = (), endings: tuple[str, ...] = ()) -> None:
+    """Refuse a file that could not be written, before any work is done for it.
+
+    Args:
+        path: where a result is to go.
+        inputs: files that must not be overwritten.
+        endings: allowed endings of the name; empty allows all.
+
+    Raises:
+        BadOutput: the folder is missing or closed, the path is a folder or an input, or the
+            ending is unknown.
+    """
+    if endings and path.suffix.lower() not in endings:
+        raise BadOutput(f"cannot write {path}: expected a name that ends in {', '.join(endings)}")
+    if path.is_dir():
+        raise BadOutput(f"cannot write {path}: it is a folder; give a file name")
+    if not path.parent.is_dir():
+        raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
+    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+        raise BadOutput(f"cannot write {path}: it is one of the photos to be read")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON, replacing the file at once when it is whole."""
+    with _replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Write a figure in the format its name ends in, replacing the file when it is whole."""
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` if nothing goes wrong."""
+    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+        yield path
+        return
+    home = path.resolve()
+    temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(home)
+    except OSError as error:
+        raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _photo(image: Image | None) -> dict[str, Any] | None:
+    if image is None:
+        return None
+    return {"path": str(image.path) if image.path else None, "size": list(image.size)}

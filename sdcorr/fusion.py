@@ -1,0 +1,228 @@
+"""Join the maps of two photos into one similarity: groups of maps, one group per backbone.
+
+Within a group: joint PCA per map, bilinear resampling, concatenation, L2 per cell. The groups are
+weighted and concatenated. With unit groups the cosine of the stack is
+``sum(w_i^2 cos_i) / sum(w_i^2)``, so weights and nothing else decide how groups share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdcorr.errors import BadRecipe
+from sdcorr.geometry import Grid
+from sdcorr.types import BackboneConfig, FeatureMap
+
+SAME_PLACE = 0.25  # cells; grids closer than this are joined cell by cell, as the papers do
+
+
+@dataclass(frozen=True)
+class MapUse:
+    """How a group uses one map.
+
+    Args:
+        name: layer name, one of the backbone's ``maps``.
+        pca: dimensions kept by joint PCA; None keeps the map as it is.
+        upsample: bilinear steps in order, as in ``(2, 2)`` for 15 -> 30 -> 60 cells. The number
+            of steps matters: one step by 4 gives other values than two by 2.
+    """
+
+    name: str
+    pca: int | None = None
+    upsample: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The maps of one backbone.
+
+    Args:
+        name: unique in the recipe; ``--model NAME=PATH`` replaces its weights.
+        backbone: what makes the maps.
+        maps: in the order of concatenation.
+        weight: w_i, positive.
+    """
+
+    name: str
+    backbone: BackboneConfig
+    maps: tuple[MapUse, ...]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class FusedSimilarity:
+    """Cosine similarity of two fused maps, ``(C, h, w)`` with unit descriptors."""
+
+    source_map: FeatureMap
+    target_map: FeatureMap
+
+    @property
+    def source(self) -> Grid:
+        """Cells of the source photo."""
+        return self.source_map.grid
+
+    @property
+    def target(self) -> Grid:
+        """Cells of the target photo."""
+        return self.target_map.grid
+
+    def rows(self, points: Tensor) -> Tensor:
+        """Cosine of the source's bilinear descriptor at ``(N, 2)`` pixels to each target cell.
+
+        ``(N, h*w)`` float32. A zero descriptor, as of a flat cell, is similar 0 to all.
+        """
+        return unit(self.source_map.sample(points), dim=1) @ self.target_map.values.flatten(1)
+
+    def swap(self) -> FusedSimilarity:
+        """The same pair seen from the target."""
+        return FusedSimilarity(self.target_map, self.source_map)
+
+
+def join(
+    groups: Sequence[Group],
+    source: Mapping[str, FeatureMap],
+    target: Mapping[str, FeatureMap],
+) -> FusedSimilarity:
+    """Fuse the maps of two photos.
+
+    Args:
+        groups: which maps, how reduced and weighted.
+        source: raw maps by ``group/layer``.
+        target: the same of the other photo.
+    """
+    pairs = [fuse_group(group, source, target) for group in groups]
+    weights = [group.weight for group in groups]
+    return FusedSimilarity(
+        _stack([pair[0] for pair in pairs], weights), _stack([pair[1] for pair in pairs], weights)
+    )
+
+
+def fuse_group(
+    group: Group, source: Mapping[str, FeatureMap], target: Mapping[str, FeatureMap]
+) -> tuple[FeatureMap, FeatureMap]:
+    """One map per photo, unit descriptors (zero where all channels are)."""
+    sides: tuple[list[FeatureMap], list[FeatureMap]] = ([], [])
+    for use in group.maps:
+        pair = (source[f"{group.name}/{use.name}"], target[f"{group.name}/{use.name}"])
+        if use.pca is not None:
+            pair = joint_pca(*pair, use.pca)
+        for side, reduced in zip(sides, pair, strict=True):
+            side.append(_upsample(reduced, use.upsample))
+    return _concatenate(group, sides[0]), _concatenate(group, sides[1])
+
+
+def joint_pca(
+    source: FeatureMap, target: FeatureMap, dimensions: int
+) -> tuple[FeatureMap, FeatureMap]:
+    """Both maps on the first principal directions of their cells taken together.
+
+    All cells count, padding included, as published. Centred on the common mean; no whitening.
+    Directions without variance give zeros.
+
+    Raises:
+        BadRecipe: the maps have fewer channels than ``dimensions``.
+    """
+    if dimensions > source.values.shape[0]:
+        raise BadRecipe(
+            f"pca {dimensions} of map {source.name!r}, which has {source.values.shape[0]} channels"
+        )
+    mean, basis = principal_directions(source.descriptors(), target.descriptors(), dimensions)
+    return _project(source, mean, basis), _project(target, mean, basis)
+
+
+def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Exact PCA of the rows of two matrices taken together.
+
+    Args:
+        source: ``(M, C)``.
+        target: ``(N, C)``.
+        dimensions: directions to keep, at most C.
+
+    Returns:
+        The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
+        by falling variance; zero where the rows have no variance left.
+    """
+    count, channels = len(source) + len(target), source.shape[1]
+    means = (source.mean(dim=0), target.mean(dim=0))
+    mean = (len(source) * means[0] + len(target) * means[1]) / count
+    if count <= channels:
+        rows = torch.cat([source, target]) - mean  # (M+N, C)
+        values, vectors = _eigen(rows @ rows.T, dimensions)
+        directions = rows.T @ vectors
+    else:
+        # About each photo's own mean: subtracting a large common mean afterwards cancels digits.
+        scatter = sum(
+            (rows - own).T @ (rows - own) for rows, own in zip((source, target), means, strict=True)
+        )
+        apart = (means[0] - means[1])[:, None]  # (C, 1)
+        between = len(source) * len(target) / count * (apart @ apart.T)
+        values, directions = _eigen(scatter + between, dimensions)
+    floor = values.max().clamp(min=0) * count * torch.finfo(values.dtype).eps
+    basis = directions * (values > floor) / directions.norm(dim=0).clamp(min=floor.clamp(1e-30))
+    return mean, F.pad(basis, (0, dimensions - basis.shape[1]))
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors of length one; zero stays zero."""
+    return F.normalize(vectors, dim=dim, eps=1e-12)
+
+
+def _eigen(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
+    # mps has no eigh; a matrix of a thousand rows is soon moved
+    place = matrix.cpu() if matrix.device.type == "mps" else matrix
+    values, vectors = torch.linalg.eigh(place)
+    keep = min(count, len(values))
+    return (
+        values.flip(0)[:keep].to(matrix.device),
+        vectors.flip(1)[:, :keep].to(matrix.device),
+    )
+
+
+def _project(feature_map: FeatureMap, mean: Tensor, basis: Tensor) -> FeatureMap:
+    reduced = (feature_map.descriptors() - mean) @ basis  # (h*w, k)
+    values = reduced.T.unflatten(1, feature_map.grid.shape)
+    return FeatureMap(feature_map.name, values, feature_map.grid)
+
+
+def _upsample(feature_map: FeatureMap, factors: Sequence[int]) -> FeatureMap:
+    values, grid = feature_map.values, feature_map.grid
+    for factor in factors:
+        values = F.interpolate(
+            values[None], scale_factor=factor, mode="bilinear", align_corners=False
+        )[0]
+        grid = grid.refine(factor)
+    return FeatureMap(feature_map.name, values, grid)
+
+
+def _concatenate(group: Group, maps: Sequence[FeatureMap]) -> FeatureMap:
+    grid = maps[-1].grid
+    shapes = {one.name: one.grid.shape for one in maps}
+    if len(set(shapes.values())) > 1:
+        raise BadRecipe(
+            f"group {group.name!r}: after upsampling, its maps must have one shape, got {shapes}"
+        )
+    values = torch.cat([one.values for one in maps])  # (C, h, w)
+    return FeatureMap(group.name, unit(values, dim=0), grid)
+
+
+def _stack(maps: Sequence[FeatureMap], weights: Sequence[float]) -> FeatureMap:
+    """Weighted concatenation on the grid with the most cells (the first of equals), unit length."""
+    grid = max((one.grid for one in maps), key=lambda grid: grid.shape[0] * grid.shape[1])
+    values = [
+        weight * _on_grid(one, grid).values for one, weight in zip(maps, weights, strict=True)
+    ]
+    return FeatureMap("fused", unit(torch.cat(values), dim=0), grid)
+
+
+def _on_grid(feature_map: FeatureMap, grid: Grid) -> FeatureMap:
+    """The map read at the grid's cells: as it is where the cells agree, else bilinear."""
+    if feature_map.grid.agrees_with(grid, SAME_PLACE):
+        return feature_map
+    values = unit(feature_map.sample(grid.centers().to(feature_map.values.device)), dim=1)
+    return FeatureMap(feature_map.name, values.T.unflatten(1, grid.shape), grid)

@@ -1,0 +1,1 @@
+"""Matchers, one file each; every file ends with ``PLUGIN``, its config class."""

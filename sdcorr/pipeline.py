@@ -1,0 +1,358 @@
+"""Encode each photo once, match as often as you like."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sdcorr import models, plugins
+from sdcorr.errors import BadPoints, BadRecipe, OutOfMemory, UnknownName, WeightsNotFound
+from sdcorr.fusion import FusedSimilarity, Group, join
+from sdcorr.geometry import Size
+from sdcorr.matchers.nearest import Nearest
+from sdcorr.preprocess import Photo, load_image
+from sdcorr.runtime import Runtime
+from sdcorr.types import Backbone, BackboneConfig, Encoding, FeatureMap, Matcher, Matches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NEAREST = Nearest()
+MOST = 20  # matches shown when no points are asked for
+APART = 1 / 20  # of the photo's longer side, between two of them
+
+Points = Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | Tensor | Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that defines a correspondence, and nothing about the machine that computes it.
+
+    Args:
+        name: how it is called.
+        groups: feature maps and how they are fused, one group per backbone.
+        matcher: how a point is found.
+        about: one line on what it is.
+        paper: where it was published, or measured.
+        deviations: each way in which it differs from the publication, one line each.
+        memory: peak memory where it was measured.
+
+    Raises:
+        BadRecipe: no groups, two of one name, a weight that is not positive, or a field that is
+            none of its choices.
+        UnknownName: a group uses a map that its backbone does not make.
+    """
+
+    name: str
+    groups: tuple[Group, ...]
+    matcher: Matcher = NEAREST
+    about: str = ""
+    paper: str = ""
+    deviations: tuple[str, ...] = ()
+    memory: str = ""
+
+    def __post_init__(self) -> None:
+        keys = self.backbones
+        if not self.groups or len(keys) < len(self.groups):
+            raise BadRecipe(f"recipe {self.name!r}: expected groups with names of their own")
+        for group in self.groups:
+            if not group.weight > 0:
+                raise BadRecipe(f"group {group.name!r}: weight must be positive: {group.weight}")
+            for use in group.maps:
+                if use.name not in group.backbone.maps:
+                    raise UnknownName(f"map of {group.name}", use.name, group.backbone.maps)
+        for part in (*keys.values(), self.matcher):
+            _check_choices(part)
+
+    @property
+    def backbones(self) -> dict[str, BackboneConfig]:
+        """Backbone configs by group name."""
+        return {group.name: group.backbone for group in self.groups}
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether any backbone loads weights."""
+        return any(config.weights() is not None for config in self.backbones.values())
+
+    @property
+    def uses_category(self) -> bool:
+        """Whether a prompt names the category."""
+        return any(
+            "{category" in getattr(config, "prompt", "") for config in self.backbones.values()
+        )
+
+    def with_models(self, places: Mapping[str, str]) -> Recipe:
+        """The recipe with other weights: hub ids or local folders by group name."""
+        groups = {group.name: group for group in self.groups}
+        for name, place in places.items():
+            if name not in groups:
+                raise UnknownName(f"backbone in recipe {self.name}", name, groups)
+            config: Any = groups[name].backbone
+            if config.weights() is None:
+                raise BadRecipe(f"{name} loads no weights; leave --model {name}=... out")
+            backbone = dataclasses.replace(config, model=str(place), revision=None)
+            groups[name] = dataclasses.replace(groups[name], backbone=backbone)
+        return dataclasses.replace(self, groups=tuple(groups.values()))
+
+    def describe(self) -> dict[str, Any]:
+        """Every field, made for JSON; each plug-in with ``kind``, its name."""
+        described: dict[str, Any] = _describe(self)
+        return described
+
+
+class Pipeline:
+    """A recipe, loaded. Made by ``sdcorr.load``.
+
+    Args:
+        recipe: what to compute.
+        runtime: on what.
+
+    Raises:
+        WeightsNotFound: weights are not to be had; the message says how to get them.
+        BadCheckpoint: weights are damaged or of another architecture.
+        BadRecipe: a field does not fit the model.
+        OutOfMemory: the model is too large for the device.
+    """
+
+    def __init__(self, recipe: Recipe, runtime: Runtime) -> None:
+        self.recipe = recipe
+        self.runtime = runtime
+        for group in recipe.groups:  # find all weights before any is loaded
+            _resolve(group, recipe)
+        with _memory_in_words(recipe, runtime):
+            self._backbones = {group.name: _build(group, runtime) for group in recipe.groups}
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """Revision of each model id that takes part."""
+        return {
+            model: revision
+            for backbone in self._backbones.values()
+            for model, revision in backbone.revisions.items()
+        }
+
+    def encode(self, photo: Photo, category: str | None = None) -> Encoding:
+        """The feature maps of one photo; the slow part, needed once per photo.
+
+        Args:
+            photo: path, PIL image, array ``(H, W, 3)`` or ``Image``.
+            category: what it shows; read only by recipes whose prompt names it.
+
+        Raises:
+            BadImage: the photo cannot be read.
+            NotFinite: a map is not finite.
+            OutOfMemory: the device has too little memory.
+        """
+        image = load_image(photo, category)
+        maps: dict[str, FeatureMap] = {}
+        with _memory_in_words(self.recipe, self.runtime):
+            for name, backbone in self._backbones.items():
+                (found,) = backbone.extract([image])
+                maps |= {f"{name}/{layer}": one for layer, one in found.items()}
+        return Encoding(image, maps, self.recipe.backbones, self.revisions)
+
+    def fuse(
+        self, source: Photo | Encoding, target: Photo | Encoding, category: str | None = None
+    ) -> Fused:
+        """Both photos joined, so that each click is cheap.
+
+        Args:
+            source: an encoding, or anything that ``encode`` takes.
+            target: likewise.
+            category: for those that are not encoded yet.
+
+        Raises:
+            BadRecipe: an encoding was made by another recipe.
+        """
+        pair = (self._encoded(source, category), self._encoded(target, category))
+        with _memory_in_words(self.recipe, self.runtime), torch.no_grad():
+            similarity = join(self.recipe.groups, pair[0].maps, pair[1].maps)
+        return Fused(*pair, similarity, self.recipe.matcher)
+
+    def match(
+        self,
+        source: Photo | Encoding,
+        target: Photo | Encoding,
+        points: Points | None = None,
+        category: str | None = None,
+    ) -> Matches:
+        """Where points of the source lie in the target; see ``Fused.match``."""
+        return self.fuse(source, target, category).match(points)
+
+    def _encoded(self, photo: Photo | Encoding, category: str | None) -> Encoding:
+        if not isinstance(photo, Encoding):
+            return self.encode(photo, category)
+        if photo.backbones != self.recipe.backbones:
+            raise BadRecipe(
+                f"this encoding was made with other backbones than those of {self.recipe.name!r}; "
+                "encode the photo again"
+            )
+        return photo
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """Two photos joined by a recipe's fusion. Made by ``Pipeline.fuse``."""
+
+    source: Encoding
+    target: Encoding
+    similarity: FusedSimilarity
+    matcher: Matcher
+
+    @torch.no_grad()
+    def match(self, points: Points | None = None) -> Matches:
+        """Where points of the source lie in the target.
+
+        Args:
+            points: ``(N, 2)`` xy pixels of the source photo, or a mapping of name to (x, y).
+                Without points: mutual nearest cells, best score first, at most 20, at least
+                1/20 of the photo's longer side apart in both photos.
+
+        Raises:
+            BadPoints: points are malformed, not finite, or not on the photo.
+        """
+        if points is None:
+            grid = self.similarity.source
+            cells = self.matcher(self.similarity, grid.centers()[grid.inside()])
+            # mutual: the way back ends in the cell where it began
+            mutual = 2 * cells.cycle_error < min(grid.stride)
+            sizes = (self.source.size, self.target.size)
+            found, names = best_apart(cells.select(mutual & cells.matched), *sizes), None
+        else:
+            names, places = read_points(points, self.source.size)
+            found = self.matcher(self.similarity, places)
+        return dataclasses.replace(
+            found, names=names, source_image=self.source.image, target_image=self.target.image
+        )
+
+    def plot(self, point: Sequence[float]) -> Figure:
+        """A figure of one source point (x, y) and its similarity over the target photo."""
+        from sdcorr.viz import plot_heatmap
+
+        return plot_heatmap(self.similarity, self.match([point]))
+
+
+def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Tensor]:
+    """Names, where given, and points ``(N, 2)`` float64, checked to lie on the photo.
+
+    Args:
+        points: ``(N, 2)`` as list, array or tensor, or a mapping of name to (x, y).
+        photo: size of the photo that the points are on.
+
+    Raises:
+        BadPoints: malformed, not finite, or not on the photo.
+    """
+    names = tuple(map(str, points)) if isinstance(points, Mapping) else None
+    values = list(points.values()) if isinstance(points, Mapping) else points
+    try:
+        places = torch.as_tensor(values, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
+    places = places.reshape(0, 2) if places.numel() == 0 else places
+    if places.dim() != 2 or places.shape[1] != 2:
+        raise BadPoints(f"expected points (N, 2), got shape {tuple(places.shape)}")
+    off = (~photo.contains(places)).nonzero()[:, 0].tolist()
+    if off:
+        x, y = places[off[0]].tolist()
+        label = repr(names[off[0]]) if names else f"number {off[0] + 1}"
+        more = f" (and {len(off) - 1} more)" if len(off) > 1 else ""
+        raise BadPoints(
+            f"point {label}, ({x:g}, {y:g}), is not on the source photo{more}; expected x in "
+            f"0..{photo.width - 1} and y in 0..{photo.height - 1}"
+        )
+    return names, places
+
+
+def best_apart(matches: Matches, source: Size, target: Size) -> Matches:
+    """The best matches by score that keep their distance in both photos, at most 20."""
+    apart = (APART * max(source), APART * max(target))
+    order = matches.score.argsort(descending=True, stable=True).tolist()
+    kept: list[int] = []
+    for index in order:
+        near_source = (matches.source[kept] - matches.source[index]).norm(dim=1) < apart[0]
+        near_target = (matches.target[kept] - matches.target[index]).norm(dim=1) < apart[1]
+        if not (near_source | near_target).any():
+            kept.append(index)
+        if len(kept) == MOST:
+            break
+    return matches.select(torch.tensor(kept, dtype=torch.long))
+
+
+def _resolve(group: Group, recipe: Recipe) -> None:
+    weights = group.backbone.weights()
+    if weights is None:
+        return
+    try:
+        models.resolve(weights)
+    except WeightsNotFound as error:
+        raise WeightsNotFound(
+            f"{error}. To get them where there is a network: sdcorr models download "
+            f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH; "
+            "recipe 'sift' needs no weights"
+        ) from error
+
+
+def _build(group: Group, runtime: Runtime) -> Backbone:
+    backbone = group.backbone.build(runtime)
+    for use in group.maps:
+        channels = backbone.channels[use.name]
+        if use.pca is not None and not 0 < use.pca <= channels:
+            raise BadRecipe(
+                f"group {group.name!r}: pca {use.pca} of map {use.name!r}, which has {channels} "
+                "channels"
+            )
+    return backbone
+
+
+@contextmanager
+def _memory_in_words(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
+    """Turn the many ways of running out of memory into one sentence."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        told = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not told and "allocate memory" not in words and "out of memory" not in words:
+            raise
+        raise OutOfMemory(
+            f"out of memory on {runtime.device} in {runtime.dtype_name} with recipe "
+            f"{recipe.name!r}; lower --batch (now {runtime.batch}), use --dtype bfloat16 or "
+            "float16, another --device, or a smaller recipe"
+        ) from error
+
+
+def _check_choices(part: object) -> None:
+    """Refuse values that a ``Literal`` field does not list."""
+    for name, hint in typing.get_type_hints(type(part)).items():
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        if choices and getattr(part, name) not in choices:
+            raise BadRecipe(
+                f"{plugins.name_of(part)}: {name} must be one of {', '.join(choices)}, "
+                f"got {getattr(part, name)!r}"
+            )
+
+
+def _describe(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value).__module__
+        is_plugin = not kind.startswith("sdcorr.") or kind.count(".") > 1
+        named = {"kind": plugins.name_of(value)} if is_plugin else {}
+        rest = {
+            item.name: _describe(getattr(value, item.name)) for item in dataclasses.fields(value)
+        }
+        return named | rest
+    if isinstance(value, tuple | list):
+        return [_describe(item) for item in value]
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

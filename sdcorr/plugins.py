@@ -1,0 +1,51 @@
+"""The file system is the registry: ``backbones/foo.py`` is the backbone called ``foo``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+from sdcorr.errors import UnknownName
+
+ROOT = Path(__file__).parent
+
+
+def names(kind: str) -> list[str]:
+    """Names of the plug-ins of a kind (``"backbones"``, ``"matchers"``), sorted; none is loaded."""
+    found = (module.name for module in pkgutil.iter_modules([str(ROOT / kind)]))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def find(kind: str, name: str) -> type:
+    """The config class called ``name``; imports that one module and no other.
+
+    Args:
+        kind: folder of the package, as in ``"backbones"``.
+        name: file name without ending, or a dotted path to a module from outside.
+
+    Raises:
+        UnknownName: there is no such file or module.
+    """
+    if "." in name:
+        return _plugin(kind, name, name)
+    if name not in names(kind):
+        raise UnknownName(kind.removesuffix("s"), name, names(kind))
+    return _plugin(kind, name, f"sdcorr.{kind}.{name}")
+
+
+def name_of(config: object) -> str:
+    """The name under which ``find`` returns the class of this config."""
+    module = type(config).__module__
+    return module.rpartition(".")[2] if module.startswith("sdcorr.") else module
+
+
+def _plugin(kind: str, name: str, path: str) -> type:
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise  # the plug-in is there and lacks something it imports
+        raise UnknownName(kind.removesuffix("s"), name, names(kind)) from error
+    plugin: type = module.PLUGIN
+    return plugin

@@ -1,0 +1,161 @@
+"""Photos in: any common file or array becomes an ``Image``, and an ``Image`` a model's canvas."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import PIL.ImageOps
+
+from sdcorr.errors import BadImage
+from sdcorr.geometry import Grid, Size
+from sdcorr.types import Image
+
+Photo = str | Path | PIL.Image.Image | npt.NDArray[Any] | Image
+Fit = Literal["letterbox", "stretch", "resize"]
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """A photo fitted to a model, and where it went.
+
+    Args:
+        pixels: ``(H', W', 3)`` uint8, what the model sees.
+        image: size of the photo.
+        content: size of the photo on the canvas, padding excluded.
+        corner: (x, y) of the photo's top-left edge on the canvas, in canvas pixels.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    image: Size
+    content: Size
+    corner: tuple[int, int]
+
+    def grid(self, shape: tuple[int, int], cell: float) -> Grid:
+        """The grid of ``(h, w)`` square cells of ``cell`` canvas pixels, on the photo."""
+        scale_x = self.image.width / self.content.width  # photo px per canvas px
+        scale_y = self.image.height / self.content.height
+        return Grid(
+            shape=shape,
+            stride=(cell * scale_x, cell * scale_y),
+            offset=(-self.corner[0] * scale_x, -self.corner[1] * scale_y),
+            image=self.image,
+        )
+
+
+def load_image(photo: Photo, category: str | None = None) -> Image:
+    """Read a photo.
+
+    Args:
+        photo: path of a JPEG, PNG, WebP, TIFF, BMP, GIF or another file that Pillow reads (first
+            frame; EXIF rotation applied; 16 bit keeps the high byte; alpha laid on white), a
+            PIL image, an array ``(H, W, 3)`` RGB of uint8 or of floats in 0..1, or an ``Image``.
+        category: what the photo shows, for prompts that name it.
+
+    Raises:
+        BadImage: nothing there, not a photo, truncated, empty, or too large to be decoded.
+    """
+    if isinstance(photo, Image):
+        return photo if category is None else Image(photo.pixels, category, photo.path)
+    if isinstance(photo, PIL.Image.Image):
+        return Image(_pixels_of_pil(photo, "PIL image"), category)
+    if isinstance(photo, str | Path):
+        path = Path(photo).expanduser()
+        return Image(_read(path), category, path)
+    if isinstance(photo, np.ndarray):
+        return Image(_pixels_of_array(photo), category)
+    raise BadImage(
+        f"expected a path, a PIL image or an array (H, W, 3), got {type(photo).__name__}"
+    )
+
+
+def fit(image: Image, size: int, how: Fit) -> Canvas:
+    """The photo on a canvas whose longer side is ``size`` pixels, by Lanczos on 8 bits.
+
+    Args:
+        image: the photo.
+        size: pixels of the canvas' longer side.
+        how: ``"letterbox"`` keeps the aspect and centres the photo on a black square, shorter
+            side rounded half to even, left and top padding rounded down, as sd-dino and
+            GeoAware-SC do; ``"stretch"`` fills the square; ``"resize"`` keeps the aspect and
+            pads nothing.
+    """
+    height, width = image.size
+    ratio = size / max(height, width)
+    whole = Size(max(1, round(height * ratio)), max(1, round(width * ratio)))
+    content = Size(size, size) if how == "stretch" else whole
+    resized = PIL.Image.fromarray(image.pixels).resize(
+        (content.width, content.height), PIL.Image.Resampling.LANCZOS
+    )
+    if how != "letterbox":
+        return Canvas(np.asarray(resized), image.size, content, (0, 0))
+    corner = ((size - content.width) // 2, (size - content.height) // 2)
+    square = PIL.Image.new("RGB", (size, size))
+    square.paste(resized, corner)
+    return Canvas(np.asarray(square), image.size, content, corner)
+
+
+def _read(path: Path) -> npt.NDArray[np.uint8]:
+    if path.is_dir():
+        raise BadImage(f"{path} is a folder; expected a photo")
+    if not path.exists():
+        raise BadImage(f"no such file: {path}")
+    if path.stat().st_size == 0:
+        raise BadImage(f"{path} is empty (0 bytes); expected a photo")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels and refuses from 179; only the refusal is wanted
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as photo:
+                return _pixels_of_pil(photo, str(path))
+    except PIL.UnidentifiedImageError as error:
+        raise BadImage(
+            f"{path} is no photo that can be read; expected JPEG, PNG, WebP, TIFF or BMP"
+        ) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise BadImage(f"{path} has too many pixels to be decoded safely: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+        raise BadImage(f"{path} is damaged and cannot be read: {error}") from error
+
+
+def _pixels_of_pil(photo: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    if min(photo.size) == 0:
+        raise BadImage(f"{name} has no pixels: {photo.width} x {photo.height}")
+    photo = PIL.ImageOps.exif_transpose(photo)
+    if photo.mode.startswith("I"):
+        photo = _from_integers(photo, name)
+    elif photo.mode == "F":
+        photo = PIL.Image.fromarray(_from_floats(np.asarray(photo), name))
+    if photo.has_transparency_data:
+        layer = photo.convert("RGBA")
+        photo = PIL.Image.new("RGBA", layer.size, "white")
+        photo.alpha_composite(layer)
+    return np.asarray(photo.convert("RGB"))
+
+
+def _from_integers(photo: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    values = np.asarray(photo).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage(f"{name} holds integers outside 0..65535; expected 8 or 16 bits")
+    return PIL.Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _from_floats(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise BadImage(f"{name} holds floats outside 0..1; divide by 255, or pass uint8")
+    return np.round(values * 255).astype(np.uint8)
+
+
+def _pixels_of_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise BadImage(f"expected an array (H, W, 3), got {array.shape}")
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if np.issubdtype(array.dtype, np.floating):
+        return _from_floats(array, "the array")
+    raise BadImage(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")

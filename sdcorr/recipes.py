@@ -1,0 +1,124 @@
+"""Named recipes, each with the paper or measurement behind its odd values, and ``load``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sdcorr.backbones.dinov2 import Dinov2
+from sdcorr.backbones.sift import Sift
+from sdcorr.backbones.stable_diffusion import StableDiffusion
+from sdcorr.errors import UnknownName
+from sdcorr.fusion import Group, MapUse
+from sdcorr.pipeline import Pipeline, Recipe
+from sdcorr.runtime import resolve_runtime
+
+DEFAULT = "sd-dino"
+
+_SUBPIXEL = (
+    "cells and points are related by pixel centres; the papers ignore half a pixel",
+    "padding is never matched; the papers allow it (matcher.inside_only=False)",
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="sd-dino",
+            groups=(
+                Group(
+                    name="stable_diffusion",
+                    backbone=StableDiffusion(),
+                    maps=(
+                        # order 8 | 5 | 2; layer 2 goes 15 -> 30 -> 60 in two steps
+                        MapUse("up_blocks.2.attentions.1", pca=256),
+                        MapUse("up_blocks.1.attentions.1", pca=256, upsample=(2,)),
+                        MapUse("up_blocks.0.resnets.1", pca=256, upsample=(2, 2)),
+                    ),
+                ),
+                Group(name="dinov2", backbone=Dinov2(), maps=(MapUse("token"),)),
+            ),
+            about="Stable Diffusion 1.5 and DINOv2-B, fused",
+            paper="A Tale of Two Features, Zhang et al., NeurIPS 2023, sections 3 and 4",
+            deviations=(
+                'text prompt "a photo of {category}" ("" without one), not the learned caption '
+                "of ODISE, whose weights are research-only",
+                "exact joint PCA; the original is randomised",
+                "the source is read bilinearly at the exact point, not at its cell",
+                *_SUBPIXEL,
+            ),
+        ),
+        Recipe(
+            name="dinov2-b",
+            groups=(Group(name="dinov2", backbone=Dinov2(), maps=(MapUse("token"),)),),
+            about="DINOv2 ViT-B/14, tokens of the last block",
+            paper="A Tale of Two Features, Zhang et al., NeurIPS 2023 (its DINOv2 row)",
+            deviations=(
+                "the source is read bilinearly at the exact point, not at its cell",
+                *_SUBPIXEL,
+            ),
+        ),
+        Recipe(
+            name="sd15",
+            groups=(
+                Group(
+                    name="stable_diffusion",
+                    # one pass at 768 px, t=50: the setting in which single blocks were compared
+                    backbone=StableDiffusion(
+                        size=768, window=None, step=50, layers=("up_blocks.1",)
+                    ),
+                    maps=(MapUse("up_blocks.1"),),
+                ),
+            ),
+            about="Stable Diffusion 1.5, one block of the UNet, 1/16",
+            paper="block and step as in single-block comparisons after DIFT, Tang et al., 2023",
+            deviations=("letterboxed, not stretched", *_SUBPIXEL),
+        ),
+        Recipe(
+            name="sift",
+            groups=(Group(name="sift", backbone=Sift(), maps=(MapUse("rootsift"),)),),
+            about="dense RootSIFT; no weights. Finds like texture, not like parts",
+            paper="Lowe 2004; Arandjelovic and Zisserman 2012",
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name; raises UnknownName with the nearest one."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]
+
+
+def load(
+    recipe: str | Recipe = DEFAULT,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    batch: int = 4,
+    models: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Load a recipe; downloads weights that are not on this machine.
+
+    Args:
+        recipe: a name (``sdcorr recipes list``) or a ``Recipe``.
+        device: ``"auto"`` (cuda, then mps, then cpu) or a torch device.
+        dtype: ``"auto"`` (float16 on cuda, bfloat16 on a CPU made for it, else float32),
+            ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        batch: windows or photos in one forward pass.
+        models: hub ids or local folders that replace a group's weights, by group name.
+
+    Raises:
+        SdcorrError: see ``Pipeline``, ``find_recipe``, ``resolve_runtime``.
+
+    Example:
+        >>> import numpy as np
+        >>> model = load("sift")
+        >>> photo = np.random.default_rng(0).random((64, 96, 3))
+        >>> matches = model.match(photo, photo, points=[[40, 20]])
+        >>> matches.matched.tolist()
+        [True]
+    """
+    chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    runtime = resolve_runtime(device, dtype, batch)
+    return Pipeline(chosen.with_models(models or {}), runtime)

@@ -1,0 +1,277 @@
+"""The values that travel from photo to matches, and what each stage must offer.
+
+photo -> Image -> Backbone -> FeatureMap, kept in an Encoding
+Encoding + Encoding -> fusion -> Similarity -> Matcher -> Matches
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdcorr.errors import NotFinite
+from sdcorr.geometry import Grid, Size
+from sdcorr.runtime import Runtime
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A photo, upright and in 8 bits.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, RGB, rotated by EXIF, alpha laid on white.
+        category: what the photo shows, used only by prompts that name it.
+        path: the file it came from, if any.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    category: str | None = None
+    path: Path | None = None
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return Size(*self.pixels.shape[:2])
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """Descriptors on a grid over one photo.
+
+    Args:
+        name: which inner layer this is.
+        values: ``(C, h, w)``, any float dtype; kept as float32.
+        grid: where the cells lie on the photo.
+
+    Raises:
+        ValueError: the shape is not that of the grid.
+        NotFinite: a value is NaN or infinite; the message names map and dtype.
+    """
+
+    name: str
+    values: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.values.dim() != 3 or tuple(self.values.shape[1:]) != tuple(self.grid.shape):
+            raise ValueError(
+                f"map {self.name!r}: expected (C, h, w) with (h, w) = {tuple(self.grid.shape)}, "
+                f"got {tuple(self.values.shape)}"
+            )
+        if not torch.isfinite(self.values).all():
+            dtype = str(self.values.dtype).removeprefix("torch.")
+            raise NotFinite(
+                f"feature map {self.name!r} is not finite in {dtype}; "
+                "run again with --dtype float32 (in Python: dtype='float32')"
+            )
+        object.__setattr__(self, "values", self.values.float())
+
+    def descriptors(self) -> Tensor:
+        """One row per cell, row by row: ``(h*w, C)``."""
+        return self.values.flatten(1).T
+
+    def sample(self, points: Tensor) -> Tensor:
+        """Bilinear descriptors at ``(N, 2)`` xy pixels: ``(N, C)``.
+
+        Points beyond the outermost inside cell centres read those, never padding.
+        """
+        if len(points) == 0:
+            return self.values.new_zeros(0, self.values.shape[0])
+        unit = self.grid.to_unit(self.grid.confine(points)).to(self.values)  # (N, 2)
+        sampled = F.grid_sample(
+            self.values[None], unit[None, :, None], padding_mode="border", align_corners=False
+        )  # (1, C, N, 1)
+        return sampled[0, :, :, 0].T
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a backbone needs from the hub, or from a local folder of the same layout.
+
+    Args:
+        model: hub id ``organisation/name``, or path of a folder.
+        revision: branch, tag or commit on the hub; None is the newest.
+        required: files that must be there.
+        one_of: sets of files of which one must be there whole; empty if there is no choice.
+        optional: files that are used where they exist.
+    """
+
+    model: str
+    revision: str | None
+    required: tuple[str, ...]
+    one_of: tuple[tuple[str, ...], ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+class Backbone(Protocol):
+    """A loaded feature extractor. Same input, same output, whatever came before."""
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Channels of each map it makes, by layer name."""
+        ...
+
+    @property
+    def revisions(self) -> Mapping[str, str]:
+        """Revision of each model id (or local folder) that it loaded."""
+        ...
+
+    def extract(self, images: Sequence[Image]) -> tuple[dict[str, FeatureMap], ...]:
+        """The maps of each photo, by layer name."""
+        ...
+
+
+class BackboneConfig(Protocol):
+    """What defines a feature: a frozen dataclass, one per file of ``backbones/``.
+
+    One whose prompt can name a category has the field ``prompt``; one that loads weights has the
+    fields ``model`` (hub id or folder) and ``revision``.
+    """
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Layer names of the maps it makes."""
+        ...
+
+    def weights(self) -> Weights | None:
+        """The files it loads, or None."""
+        ...
+
+    def build(self, runtime: Runtime) -> Backbone:
+        """Load it.
+
+        Raises:
+            BadRecipe: a field contradicts another or the model.
+            WeightsNotFound: the weights are not to be had.
+            BadCheckpoint: the weights are damaged or of another architecture.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """All that is kept of one photo: made once, matched often.
+
+    Args:
+        image: the photo.
+        maps: raw feature maps by ``group/layer``.
+        backbones: the config that made each group's maps.
+        revisions: revision of each model id that took part.
+    """
+
+    image: Image
+    maps: Mapping[str, FeatureMap]
+    backbones: Mapping[str, BackboneConfig]
+    revisions: Mapping[str, str]
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the photo in pixels."""
+        return self.image.size
+
+
+class Similarity(Protocol):
+    """Cosine similarities of two photos, computed row by row when asked for."""
+
+    @property
+    def source(self) -> Grid:
+        """Cells of the source photo."""
+        ...
+
+    @property
+    def target(self) -> Grid:
+        """Cells of the target photo."""
+        ...
+
+    def rows(self, points: Tensor) -> Tensor:
+        """Similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``, float32."""
+        ...
+
+    def swap(self) -> Similarity:
+        """The same pair seen from the target."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Where points of the source photo lie in the target photo.
+
+    Pixels of the original photos after EXIF rotation, (x, y), (0, 0) at the centre of the
+    top-left pixel. Tensors are on the CPU, one entry per point, in the order asked for.
+
+    Args:
+        source: ``(N, 2)`` float64, the points asked for.
+        target: ``(N, 2)`` float64, where they were found.
+        score: ``(N,)`` cosine similarity, -1 to 1.
+        margin: ``(N,)`` score minus that of the best place elsewhere (see the matcher); infinite
+            where there is no elsewhere.
+        cycle_error: ``(N,)`` pixels of the source photo between a point and where its match
+            leads back to.
+        peak: ``(N,)`` score minus the mean similarity over the target's allowed cells.
+        matched: ``(N,)`` bool, False where the matcher rejects the match.
+        confidence: ``(N,)`` 0 to 1, or None where no calibration exists.
+        names: a name for each point, or None.
+        source_image: the source photo.
+        target_image: the target photo.
+    """
+
+    source: Tensor
+    target: Tensor
+    score: Tensor
+    margin: Tensor
+    cycle_error: Tensor
+    peak: Tensor
+    matched: Tensor
+    confidence: Tensor | None = None
+    names: tuple[str, ...] | None = None
+    source_image: Image | None = field(default=None, repr=False)
+    target_image: Image | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def select(self, keep: Tensor) -> Matches:
+        """The matches that ``keep`` picks: ``(N,)`` bool, or indices in the wanted order."""
+        order = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+        values: dict[str, Any] = {
+            item.name: value[order]
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), Tensor)
+        }
+        if self.names is not None:
+            values["names"] = tuple(self.names[index] for index in order.tolist())
+        return replace(self, **values)
+
+    def plot(self) -> Figure:
+        """A figure of both photos side by side with numbered points and lines."""
+        from sdcorr.viz import plot_matches
+
+        return plot_matches(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture a notebook shows."""
+        if self.source_image is None or self.target_image is None:
+            return None
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+class Matcher(Protocol):
+    """Finds points of one photo in the other. A frozen dataclass, one per file of ``matchers/``."""
+
+    def __call__(self, similarity: Similarity, points: Tensor) -> Matches:
+        """Matches of ``(N, 2)`` source pixels, in their order."""
+        ...
