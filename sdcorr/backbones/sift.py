@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe, MissingLibrary
-from sdcorr.geometry import Grid
+from sdcorr.geometry import Grid, Size
 from sdcorr.preprocess import fit
 from sdcorr.runtime import Runtime
 from sdcorr.types import FeatureMap, Image
 
 CHANNELS = 128  # of one SIFT descriptor: 4 x 4 places, 8 orientations
+DIAMETER = 6.0  # px; larger keypoints are shrunk to this
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,32 @@ class SiftBackbone:
         # a grid over the canvas itself says where the cells lie in its pixels
         flat = Grid(shape, (stride, stride), (0.0, 0.0), canvas.content)
         grey = self.cv2.cvtColor(canvas.pixels, self.cv2.COLOR_RGB2GRAY)
-        rows = [self._describe(grey, flat.centers(), size) for size in self.config.diameters]
+        rows = [self._describe(grey, flat, diameter) for diameter in self.config.diameters]
         values = torch.cat(rows, dim=1).T.unflatten(1, shape)  # (C, h, w)
         return FeatureMap(
             "rootsift", values.to(self.runtime.device), canvas.grid(shape, float(stride))
         )
 
-    def _describe(self, grey: np.ndarray, points: Tensor, diameter: float) -> Tensor:
-        """RootSIFT at ``(N, 2)`` xy pixels: ``(N, 128)``, unit rows, zero where all is flat."""
-        keypoints = [self.cv2.KeyPoint(x, y, diameter, 0.0) for x, y in points.tolist()]
-        _, found = self.cv2.SIFT_create().compute(grey, keypoints)
-        descriptors = torch.from_numpy(found)  # (N, 128), integers 0..255
+    def _describe(self, grey: npt.NDArray[np.uint8], cells: Grid, diameter: float) -> Tensor:
+        """RootSIFT at each cell, ``(h*w, 128)``: unit rows, zero where all is flat.
+
+        Large keypoints are described on a shrunken photo: the same area at a fraction of the
+        work, smoothed as its scale asks for.
+        """
+        ratio = min(1.0, DIAMETER / diameter)
+        height, width = (max(1, round(side * ratio)) for side in grey.shape)
+        small = self.cv2.resize(grey, (width, height), interpolation=self.cv2.INTER_AREA)
+        shrunk = Grid(
+            cells.shape,
+            (cells.stride[0] * width / grey.shape[1], cells.stride[1] * height / grey.shape[0]),
+            cells.offset,
+            Size(height, width),
+        )
+        keypoints = [
+            self.cv2.KeyPoint(x, y, diameter * ratio, 0.0) for x, y in shrunk.centers().tolist()
+        ]
+        _, found = self.cv2.SIFT_create().compute(small, keypoints)
+        descriptors = torch.from_numpy(found)  # (h*w, 128), whole numbers 0..255
         total = descriptors.sum(dim=1, keepdim=True)
         return (descriptors / total.clamp(min=1)).sqrt()  # L1, then root: Hellinger's kernel
 

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may reach for the hub
+
+import numpy as np
+import pytest
+
+from tests.tiny import write_dinov2, write_stable_diffusion
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
+@pytest.fixture(scope="session")
+def registers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dinov2(tmp_path_factory.mktemp("registers"), registers=True)
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A photo without symmetry, sides prime to every stride: 313 high, 471 wide."""
+    import PIL.Image
+
+    portrait = PIL.Image.open(ROOT / "assets" / "astronaut.png").convert("RGB")
+    return np.asarray(portrait.resize((471, 313)))
+
+
+@pytest.fixture(scope="session")
+def other_photo() -> np.ndarray:
+    """Another one, upright: 271 high, 199 wide."""
+    import PIL.Image
+
+    portrait = PIL.Image.open(ROOT / "assets" / "hopper.jpg").convert("RGB")
+    return np.asarray(portrait.resize((199, 271)))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the annotated pairs in ../shared/data are not here")
+    return SHARED
