@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from sdcorr import models, plugins
-from sdcorr.errors import BadPoints, BadRecipe, OutOfMemory, UnknownName, WeightsNotFound
+from sdcorr.errors import BadRecipe, UnknownName, WeightsNotFound
 from sdcorr.fusion import FusedSimilarity, Group, join
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
-from sdcorr.preprocess import Photo, load_image
-from sdcorr.runtime import Runtime
+from sdcorr.preprocess import Photo, Points, load_image, read_points
+from sdcorr.runtime import Runtime, memory_in_words
 from sdcorr.types import Backbone, BackboneConfig, Encoding, FeatureMap, Matcher, Matches
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 NEAREST = Nearest()
 MOST = 20  # matches shown when no points are asked for
 APART = 1 / 20  # of the photo's longer side, between two of them
-
-Points = Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | Tensor | Any
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ class Pipeline:
         self.runtime = runtime
         for group in recipe.groups:  # find all weights before any is loaded
             _resolve(group, recipe)
-        with _memory_in_words(recipe, runtime):
+        with memory_in_words(recipe.name, runtime):
             self._backbones = {group.name: _build(group, runtime) for group in recipe.groups}
 
     @property
@@ -152,7 +148,7 @@ class Pipeline:
         """
         image = load_image(photo, category)
         maps: dict[str, FeatureMap] = {}
-        with _memory_in_words(self.recipe, self.runtime):
+        with memory_in_words(self.recipe.name, self.runtime):
             for name, backbone in self._backbones.items():
                 (found,) = backbone.extract([image])
                 maps |= {f"{name}/{layer}": one for layer, one in found.items()}
@@ -172,7 +168,7 @@ class Pipeline:
             BadRecipe: an encoding was made by another recipe.
         """
         pair = (self._encoded(source, category), self._encoded(target, category))
-        with _memory_in_words(self.recipe, self.runtime), torch.no_grad():
+        with memory_in_words(self.recipe.name, self.runtime), torch.no_grad():
             similarity = join(self.recipe.groups, pair[0].maps, pair[1].maps)
         return Fused(*pair, similarity, self.recipe.matcher)
 
@@ -239,37 +235,6 @@ class Fused:
         return plot_heatmap(self.similarity, self.match([point]))
 
 
-def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Tensor]:
-    """Names, where given, and points ``(N, 2)`` float64, checked to lie on the photo.
-
-    Args:
-        points: ``(N, 2)`` as list, array or tensor, or a mapping of name to (x, y).
-        photo: size of the photo that the points are on.
-
-    Raises:
-        BadPoints: malformed, not finite, or not on the photo.
-    """
-    names = tuple(map(str, points)) if isinstance(points, Mapping) else None
-    values = list(points.values()) if isinstance(points, Mapping) else points
-    try:
-        places = torch.as_tensor(values, dtype=torch.float64).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
-    places = places.reshape(0, 2) if places.numel() == 0 else places
-    if places.dim() != 2 or places.shape[1] != 2:
-        raise BadPoints(f"expected points (N, 2), got shape {tuple(places.shape)}")
-    off = (~photo.contains(places)).nonzero()[:, 0].tolist()
-    if off:
-        x, y = places[off[0]].tolist()
-        label = repr(names[off[0]]) if names else f"number {off[0] + 1}"
-        more = f" (and {len(off) - 1} more)" if len(off) > 1 else ""
-        raise BadPoints(
-            f"point {label}, ({x:g}, {y:g}), is not on the source photo{more}; expected x in "
-            f"0..{photo.width - 1} and y in 0..{photo.height - 1}"
-        )
-    return names, places
-
-
 def best_apart(matches: Matches, source: Size, target: Size) -> Matches:
     """The best matches by score that keep their distance in both photos, at most 20."""
     apart = (APART * max(source), APART * max(target))
@@ -311,23 +276,6 @@ def _build(group: Group, runtime: Runtime) -> Backbone:
     return backbone
 
 
-@contextmanager
-def _memory_in_words(recipe: Recipe, runtime: Runtime) -> Iterator[None]:
-    """Turn the many ways of running out of memory into one sentence."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        words = str(error).lower()
-        told = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not told and "allocate memory" not in words and "out of memory" not in words:
-            raise
-        raise OutOfMemory(
-            f"out of memory on {runtime.device} in {runtime.dtype_name} with recipe "
-            f"{recipe.name!r}; lower --batch (now {runtime.batch}), use --dtype bfloat16 or "
-            "float16, another --device, or a smaller recipe"
-        ) from error
-
-
 def _check_choices(part: object) -> None:
     """Refuse values that a ``Literal`` field does not list."""
     for name, hint in typing.get_type_hints(type(part)).items():
@@ -351,8 +299,3 @@ def _describe(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_describe(item) for item in value]
     return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,8 +1,9 @@
-"""Photos in: any common file or array becomes an ``Image``, and an ``Image`` a model's canvas."""
+"""What comes in: a photo becomes an ``Image``, an ``Image`` a model's canvas, points a tensor."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageOps
+import torch
+from torch import Tensor
 
-from sdcorr.errors import BadImage
+from sdcorr.errors import BadImage, BadPoints
 from sdcorr.geometry import Grid, Size
 from sdcorr.types import Image
 
 Photo = str | Path | PIL.Image.Image | npt.NDArray[Any] | Image
+Points = Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | Tensor | npt.NDArray[Any]
 Fit = Literal["letterbox", "stretch", "resize"]
 
 
@@ -100,6 +104,37 @@ def fit(image: Image, size: int, how: Fit) -> Canvas:
     return Canvas(np.asarray(square), image.size, content, corner)
 
 
+def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Tensor]:
+    """Names, where given, and points ``(N, 2)`` float64, checked to lie on the photo.
+
+    Args:
+        points: ``(N, 2)`` as list, array or tensor, or a mapping of name to (x, y).
+        photo: size of the photo that the points are on.
+
+    Raises:
+        BadPoints: malformed, not finite, or not on the photo.
+    """
+    names = tuple(map(str, points)) if isinstance(points, Mapping) else None
+    values = list(points.values()) if isinstance(points, Mapping) else points
+    try:
+        places = torch.as_tensor(values, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
+    places = places.reshape(0, 2) if places.numel() == 0 else places
+    if places.dim() != 2 or places.shape[1] != 2:
+        raise BadPoints(f"expected points (N, 2), got shape {tuple(places.shape)}")
+    off = (~photo.contains(places)).nonzero()[:, 0].tolist()
+    if off:
+        x, y = places[off[0]].tolist()
+        label = repr(names[off[0]]) if names else f"number {off[0] + 1}"
+        more = f" (and {len(off) - 1} more)" if len(off) > 1 else ""
+        raise BadPoints(
+            f"point {label}, ({x:g}, {y:g}), is not on the source photo{more}; expected x in "
+            f"0..{photo.width - 1} and y in 0..{photo.height - 1}"
+        )
+    return names, places
+
+
 def _read(path: Path) -> npt.NDArray[np.uint8]:
     if path.is_dir():
         raise BadImage(f"{path} is a folder; expected a photo")
@@ -159,3 +194,8 @@ def _pixels_of_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if np.issubdtype(array.dtype, np.floating):
         return _from_floats(array, "the array")
     raise BadImage(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from sdcorr.errors import BadDevice
+from sdcorr.errors import BadDevice, OutOfMemory
 
 CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,6 +70,27 @@ def resolve_runtime(device: str = "auto", dtype: str = "auto", batch: int = 4) -
     if dtype != "auto" and dtype not in DTYPES:
         raise BadDevice(f"unknown dtype {dtype!r}; expected auto, {', '.join(DTYPES)}")
     return Runtime(place, _auto_dtype(place) if dtype == "auto" else DTYPES[dtype], batch)
+
+
+@contextmanager
+def memory_in_words(recipe: str, runtime: Runtime) -> Iterator[None]:
+    """Turn the many ways of running out of memory into one sentence on what to lower.
+
+    Raises:
+        OutOfMemory: in place of what torch or Python raised.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        told = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not told and "allocate memory" not in words and "out of memory" not in words:
+            raise
+        raise OutOfMemory(
+            f"out of memory on {runtime.device} in {runtime.dtype_name} with recipe {recipe!r}; "
+            f"lower --batch (now {runtime.batch}), use --dtype bfloat16 or float16, another "
+            "--device, or a smaller recipe"
+        ) from error
 
 
 def available_devices() -> list[str]:

@@ -1,6 +1,7 @@
 """Dense RootSIFT (Lowe 2004; Arandjelovic and Zisserman 2012): appearance, not meaning.
 
 Needs no weights, so it is what runs everywhere; it finds like texture and edges, not like parts.
+Descriptors near the photo's border are cut off there, so they also tell how near it is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sdcorr.types import FeatureMap, Image
 
 CHANNELS = 128  # of one SIFT descriptor: 4 x 4 places, 8 orientations
 DIAMETER = 6.0  # px; larger keypoints are shrunk to this
+RADIUS = 5.3  # of the pixels that OpenCV reads, in keypoint sizes: 1.5 * sqrt(2) * (4 + 1) / 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Sift:
 
     size: int = 480
     stride: int = 8
-    diameters: tuple[float, ...] = (8.0, 16.0)
+    diameters: tuple[float, ...] = (16.0, 32.0, 64.0)
 
     def __post_init__(self) -> None:
         if min(self.size, self.stride, len(self.diameters), *self.diameters) <= 0:
@@ -110,13 +112,24 @@ class SiftBackbone:
             cells.offset,
             Size(height, width),
         )
-        keypoints = [
-            self.cv2.KeyPoint(x, y, diameter * ratio, 0.0) for x, y in shrunk.centers().tolist()
-        ]
+        centers = shrunk.image.clamp(shrunk.centers())
+        keypoints = [self.cv2.KeyPoint(x, y, diameter * ratio, 0.0) for x, y in centers.tolist()]
         _, found = self.cv2.SIFT_create().compute(small, keypoints)
         descriptors = torch.from_numpy(found)  # (h*w, 128), whole numbers 0..255
         total = descriptors.sum(dim=1, keepdim=True)
-        return (descriptors / total.clamp(min=1)).sqrt()  # L1, then root: Hellinger's kernel
+        rooted = (descriptors / total.clamp(min=1)).sqrt()  # L1, then root: Hellinger's kernel
+        return rooted * self._textured(small, centers, diameter * ratio)[:, None]
+
+    def _textured(self, grey: npt.NDArray[np.uint8], points: Tensor, diameter: float) -> Tensor:
+        """Where not all that a descriptor sees is one grey: ``(N,)`` bool.
+
+        OpenCV scales whatever gradient there is to length one, rounding errors included.
+        """
+        radius = round(diameter * RADIUS)
+        box = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+        varies = torch.from_numpy(self.cv2.dilate(grey, box) > self.cv2.erode(grey, box))
+        columns, rows = points.floor().long().clamp(min=0).unbind(-1)
+        return varies[rows, columns]
 
 
 def _opencv() -> ModuleType:

@@ -67,8 +67,7 @@ def match(
     """
     # all that the user can have got wrong is looked at before the expensive work
     from sdcorr.export import PICTURES, check_output, matches_to_dict, write_json, write_picture
-    from sdcorr.pipeline import read_points
-    from sdcorr.preprocess import load_image
+    from sdcorr.preprocess import load_image, read_points
     from sdcorr.recipes import find_recipe, load
 
     recipe = find_recipe(recipe_name).with_models(places)

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sdcorr.backbones.sift import Sift
+from sdcorr.errors import BadRecipe
+from sdcorr.fusion import (
+    FusedSimilarity,
+    Group,
+    MapUse,
+    fuse_group,
+    join,
+    joint_pca,
+    principal_directions,
+)
+from sdcorr.geometry import Grid, Size
+from sdcorr.types import FeatureMap
+
+SIDE = 60
+
+
+def grid(side: int, photo: int = 480) -> Grid:
+    return Grid((side, side), (photo / side, photo / side), (0.0, 0.0), Size(photo, photo))
+
+
+def random_map(channels: int, side: int, seed: int, name: str = "a") -> FeatureMap:
+    generator = torch.Generator().manual_seed(seed)
+    return FeatureMap(name, torch.randn(channels, side, side, generator=generator), grid(side))
+
+
+def with_gap(rows: int, channels: int, kept: int, seed: int) -> Tensor:
+    """Rows whose spectrum falls tenfold after the last kept component, off a common mean."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.full((channels,), 0.1)
+    scales[:kept] = torch.linspace(3, 1, kept)
+    turn, _ = torch.linalg.qr(torch.randn(channels, channels, generator=generator))
+    return (torch.randn(rows, channels, generator=generator) * scales) @ turn + 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "channels"), [((60, 50), 32), ((9, 11), 40), ((20, 20), 40)], ids=str
+)
+def test_joint_pca_agrees_with_numpy_svd(rows, channels):
+    """On either Gram side; signs and rotations within ties do not matter, inner products do."""
+    kept = 6
+    turned = with_gap(sum(rows), channels, kept, seed=0)
+    source, target = turned[: rows[0]], turned[rows[0] :]
+    mean, basis = principal_directions(source, target, kept)
+    union = turned.double().numpy()
+    centred = union - union.mean(axis=0)
+    _, _, right = np.linalg.svd(centred, full_matrices=False)
+    expected = centred @ right[:kept].T
+    got = ((turned - mean) @ basis).double().numpy()
+    gram, expected_gram = got @ got.T, expected @ expected.T
+    assert np.abs(gram - expected_gram).max() < 1e-4 * np.abs(expected_gram).max()
+    np.testing.assert_allclose((basis.T @ basis).numpy(), np.eye(kept), atol=1e-5)
+    assert (np.diff(got.var(axis=0)) < 1e-5).all()  # by falling variance
+
+
+def test_photos_of_unlike_means_are_centred_together():
+    """One photo's rows around (0, 0), the other's around (10, 0): the first direction is x."""
+    source = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, 0.0]])
+    mean, basis = principal_directions(source, source + torch.tensor([10.0, 0.0]), 1)
+    assert mean.tolist() == [5.0, 0.0]
+    assert basis.abs().flatten().tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_directions_without_variance_give_zeros():
+    source = torch.tensor([[1.0, 0.0, 0.0, 2.0], [2.0, 0.0, 0.0, 2.0]])
+    for rows in (1, 8):  # either Gram side
+        _, basis = principal_directions(source.repeat(rows, 1), source.repeat(rows, 1), 3)
+        assert basis.shape == (4, 3)
+        assert basis[:, 0].abs().tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
+        assert basis[:, 1:].abs().max() < 1e-3
+
+
+def test_more_dimensions_than_rows_are_filled_with_zeros():
+    rows = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    _, basis = principal_directions(rows[:1], rows[1:], 5)
+    assert basis.shape == (9, 5)
+    assert basis[:, 1:].eq(0).all()
+    assert basis[:, 0].norm() == pytest.approx(1, abs=1e-5)
+
+
+def test_constant_maps_give_zeros_not_nan():
+    flat = FeatureMap("flat", torch.ones(4, 3, 3), grid(3))
+    for reduced in joint_pca(flat, flat, 2):
+        assert reduced.values.eq(0).all()
+
+
+def test_pca_beyond_the_channels_is_refused():
+    one = random_map(4, 3, seed=0)
+    with pytest.raises(BadRecipe, match="pca 5 of map 'a', which has 4 channels"):
+        joint_pca(one, one, 5)
+
+
+def slow_bilinear(values: np.ndarray, factor: int) -> np.ndarray:
+    """Bilinear upsampling, align_corners False, cell by cell."""
+    channels, height, width = values.shape
+    out = np.zeros((channels, height * factor, width * factor))
+    for row in range(height * factor):
+        for column in range(width * factor):
+            y = min(max((row + 0.5) / factor - 0.5, 0), height - 1)
+            x = min(max((column + 0.5) / factor - 0.5, 0), width - 1)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+            fy, fx = y - y0, x - x0
+            out[:, row, column] = (
+                (1 - fy) * (1 - fx) * values[:, y0, x0]
+                + (1 - fy) * fx * values[:, y0, x1]
+                + fy * (1 - fx) * values[:, y1, x0]
+                + fy * fx * values[:, y1, x1]
+            )
+    return out
+
+
+def published_cosines(source: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> np.ndarray:
+    """sd-dino's fusion by the letter, float64: cosines of all cells, ``(144, 144)``.
+
+    PCA per map over both photos' cells; layer 2 twice as fine, joins layer 5; both twice as
+    fine; order 8 | 5 | 2; L2 over the SD half, L2 over DINO; concatenate.
+    """
+    reduced: list[dict[str, np.ndarray]] = [{}, {}]
+    for name in ("2", "5", "8"):
+        rows = [one[name].reshape(10, -1).T for one in (source, target)]
+        mean = np.concatenate(rows).mean(axis=0)
+        _, _, right = np.linalg.svd(np.concatenate(rows) - mean, full_matrices=False)
+        side = source[name].shape[-1]
+        for photo in (0, 1):
+            reduced[photo][name] = ((rows[photo] - mean) @ right[:4].T).T.reshape(4, side, side)
+    stacked = []
+    for maps, dino in zip(reduced, (source["token"], target["token"]), strict=True):
+        coarse = slow_bilinear(np.concatenate([maps["5"], slow_bilinear(maps["2"], 2)]), 2)
+        halves = [np.concatenate([maps["8"], coarse]).reshape(12, -1).T, dino.reshape(7, -1).T]
+        halves = [half / np.linalg.norm(half, axis=1, keepdims=True) for half in halves]
+        stacked.append(np.concatenate(halves, axis=1))
+    return stacked[0] @ stacked[1].T / 2
+
+
+def test_sd_dino_fusion_to_the_letter():
+    sides = {"2": 3, "5": 6, "8": 12}
+    uses = (MapUse("8", 4), MapUse("5", 4, (2,)), MapUse("2", 4, (2, 2)))
+    groups = [Group("sd", Sift(), uses), Group("dino", Sift(), (MapUse("token"),))]
+    photos = []
+    for seed in (0, 100):
+        maps = {f"sd/{name}": random_map(10, side, seed + side) for name, side in sides.items()}
+        photos.append(maps | {"dino/token": random_map(7, 12, seed)})
+    plain = [
+        {key.split("/")[1]: one.values.double().numpy() for key, one in maps.items()}
+        for maps in photos
+    ]
+    similarity = join(groups, *photos)
+    got = similarity.rows(similarity.source.centers())
+    np.testing.assert_allclose(got.numpy(), published_cosines(*plain), atol=1e-4)
+
+
+def test_weights_share_as_their_squares():
+    """cos = (w1^2 cos1 + w2^2 cos2) / (w1^2 + w2^2), for unit groups."""
+    groups = [
+        Group("a", Sift(), (MapUse("m"),), weight=1.0),
+        Group("b", Sift(), (MapUse("m"),), weight=3.0),
+    ]
+    photos = [
+        {"a/m": random_map(5, 4, seed), "b/m": random_map(6, 4, seed + 1)} for seed in (0, 10)
+    ]
+    centers = grid(4).centers()
+    alone = [join([group], *photos).rows(centers) for group in groups]
+    both = join(groups, *photos).rows(centers)
+    torch.testing.assert_close(both, (alone[0] + 9 * alone[1]) / 10, rtol=0, atol=1e-6)
+
+
+def test_a_flat_cell_is_similar_to_nothing():
+    values = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))
+    values[:, 1, 1] = 0
+    flat = FeatureMap("m", values, grid(3))
+    rows = join([Group("a", Sift(), (MapUse("m"),))], {"a/m": flat}, {"a/m": flat}).rows(
+        grid(3).centers()
+    )
+    assert rows[4].eq(0).all()
+    assert rows[:, 4].eq(0).all()
+    assert torch.isfinite(rows).all()
+
+
+def test_rows_are_cosines_of_the_bilinear_descriptor():
+    source, target = random_map(8, 5, 0), random_map(8, 7, 1)
+    similarity = join([Group("a", Sift(), (MapUse("a"),))], {"a/a": source}, {"a/a": target})
+    points = torch.tensor([[100.3, 71.9], [0.0, 0.0], [479.0, 240.0]], dtype=torch.float64)
+    rows = similarity.rows(points)
+    assert rows.shape == (3, 49)
+    unit_source = torch.nn.functional.normalize(source.values, dim=0)
+    read = FeatureMap("unit", unit_source, source.grid).sample(points)
+    for query, row in zip(read, rows, strict=True):
+        for cell, value in enumerate(row):
+            key = target.descriptors()[cell]
+            assert value == pytest.approx(
+                (query @ key / query.norm() / key.norm()).item(), abs=1e-5
+            )
+
+
+def test_swap_sees_the_pair_from_the_target():
+    source, target = random_map(8, 5, 0), random_map(8, 7, 1)
+    similarity = join([Group("a", Sift(), (MapUse("a"),))], {"a/a": source}, {"a/a": target})
+    forth = similarity.rows(similarity.source.centers())
+    back = similarity.swap().rows(similarity.target.centers())
+    torch.testing.assert_close(forth, back.T, rtol=0, atol=1e-5)
+
+
+def test_groups_on_unlike_grids_meet_on_the_finer_one():
+    """A coarse ramp read at fine cells is still the ramp."""
+    coarse, fine = grid(4), grid(8)
+    ramp = torch.stack([coarse.centers()[:, 0], torch.full((16,), 100.0)]).reshape(2, 4, 4).float()
+    maps = {"a/m": FeatureMap("m", ramp, coarse), "b/m": random_map(3, 8, 0, "m")}
+    groups = [Group("a", Sift(), (MapUse("m"),)), Group("b", Sift(), (MapUse("m"),))]
+    fused = join(groups, maps, maps).source_map
+    assert fused.grid == fine
+    middle = fused.values[:2, 3, 3]
+    angle = torch.atan2(middle[0], middle[1]).item()
+    x = fine.centers()[3 * 8 + 3, 0].item()
+    assert angle == pytest.approx(np.arctan2(x, 100), abs=0.02)  # between two unit vectors
+
+
+def test_grids_a_hair_apart_are_joined_cell_by_cell():
+    """840 and 960 px letterboxes round the short side apart by under a pixel, as in the papers."""
+    shape, size = (SIDE, SIDE), Size(333, 500)
+    first = Grid(shape, (8.333, 8.34), (0.0, -83.4), size)
+    second = Grid(shape, (8.333, 8.335), (0.0, -83.3), size)
+    generator = torch.Generator().manual_seed(0)
+    one = FeatureMap("m", torch.randn(3, *shape, generator=generator), first)
+    two = FeatureMap("m", torch.randn(4, *shape, generator=generator), second)
+    groups = [Group("a", Sift(), (MapUse("m"),)), Group("b", Sift(), (MapUse("m"),))]
+    fused = join(groups, {"a/m": one, "b/m": two}, {"a/m": one, "b/m": two}).source_map
+    unit = torch.nn.functional.normalize(two.values, dim=0)
+    torch.testing.assert_close(fused.values[3:] * 2**0.5, unit, rtol=1e-5, atol=1e-6)
+
+
+def test_maps_of_a_group_must_meet_in_one_shape():
+    maps = {"a/x": random_map(3, 4, 0, "x"), "a/y": random_map(3, 8, 1, "y")}
+    group = Group("a", Sift(), (MapUse("x"), MapUse("y")))
+    with pytest.raises(BadRecipe, match=r"one shape, got .*'x': \(4, 4\)"):
+        fuse_group(group, maps, maps)
+
+
+def test_similarity_of_a_map_with_itself_is_highest_at_home():
+    one = random_map(16, 9, 3)
+    unit = FeatureMap("u", torch.nn.functional.normalize(one.values, dim=0), one.grid)
+    rows = FusedSimilarity(unit, unit).rows(one.grid.centers())
+    assert rows.argmax(dim=1).tolist() == list(range(81))
+    torch.testing.assert_close(rows.diagonal(), torch.ones(81), rtol=0, atol=1e-5)
