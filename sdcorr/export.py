@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,23 +60,31 @@ def check_output(path: Path, inputs: tuple[Path, ...] = (), endings: tuple[str, 
     """
     if endings and path.suffix.lower() not in endings:
         raise BadOutput(f"cannot write {path}: expected a name that ends in {', '.join(endings)}")
-    if path.is_dir():
-        raise BadOutput(f"cannot write {path}: it is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
-    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-        raise BadOutput(f"cannot write {path}: it is one of the photos to be read")
     try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
+        if path.is_dir():
+            raise BadOutput(f"cannot write {path}: it is a folder; give a file name")
+        if not path.parent.is_dir():
+            raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+            raise BadOutput(f"cannot write {path}: it is one of the photos to be read")
+        if _is_device(path):
+            return
+        with _temporary(path.resolve()).open("wb"):
             pass
+        _temporary(path.resolve()).unlink()
     except OSError as error:
         raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """JSON as files and standard output get it; NaN is an error, as no reader takes it."""
+    return json.dumps(value, indent=2, allow_nan=False)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write JSON, replacing the file at once when it is whole."""
     with _replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(to_json(value) + "\n")
 
 
 def write_picture(path: Path, figure: Figure) -> None:
@@ -89,11 +96,11 @@ def write_picture(path: Path, figure: Figure) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` if nothing goes wrong."""
-    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+    if _is_device(path):
         yield path
         return
     home = path.resolve()
-    temporary = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+    temporary = _temporary(home)
     try:
         yield temporary
         temporary.replace(home)
@@ -101,6 +108,15 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """A device or a pipe: it can be written to, never replaced."""
+    return path.exists() and not path.is_file()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".sdcorr-{os.getpid()}.tmp")
 
 
 def _photo(image: Image | None) -> dict[str, Any] | None:

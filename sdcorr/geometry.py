@@ -29,6 +29,7 @@ class Size(NamedTuple):
     def clamp(self, points: Tensor) -> Tensor:
         """The nearest points on the photo, ``(N, 2)`` in and out, xy pixels."""
         left, right, bottom, top = self.extent
+        points = _fractional(points)
         low, high = points.new_tensor([left, top]), points.new_tensor([right, bottom])
         return torch.minimum(torch.maximum(points, low), high)
 
@@ -66,10 +67,12 @@ class Grid:
 
     def to_cells(self, points: Tensor) -> Tensor:
         """Cell coordinates ``(N, 2)``, (column, row), of points ``(N, 2)`` in pixels."""
+        points = _fractional(points)
         return (points + 0.5 - self._offset(points)) / self._stride(points) - 0.5
 
     def to_points(self, cells: Tensor) -> Tensor:
         """Points ``(N, 2)`` in pixels of cell coordinates ``(N, 2)``; undoes ``to_cells``."""
+        cells = _fractional(cells)
         return (cells + 0.5) * self._stride(cells) + self._offset(cells) - 0.5
 
     def to_unit(self, points: Tensor) -> Tensor:
@@ -78,6 +81,7 @@ class Grid:
         The grid's left and top edges are at -1, its right and bottom edges at 1.
         """
         height, width = self.shape
+        points = _fractional(points)
         extent = self._stride(points) * points.new_tensor([width, height])
         return (points + 0.5 - self._offset(points)) / extent * 2 - 1
 
@@ -106,6 +110,7 @@ class Grid:
         Reading a map there never mixes in padding. ``(N, 2)`` in, ``(N, 2)`` out, pixels.
         """
         columns, rows = (axis.nonzero() for axis in self._inside_axes())
+        points = _fractional(points)
         low = points.new_tensor([columns.min().item(), rows.min().item()])
         high = points.new_tensor([columns.max().item(), rows.max().item()])
         return self.to_points(torch.minimum(torch.maximum(self.to_cells(points), low), high))
@@ -149,6 +154,11 @@ class Grid:
 
     def _offset(self, like: Tensor) -> Tensor:
         return like.new_tensor(self.offset)
+
+
+def _fractional(points: Tensor) -> Tensor:
+    """Whole-number points as floats: a grid's stride is no whole number."""
+    return points if points.is_floating_point() else points.double()
 
 
 def _inside_axis(centers: Tensor, length: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -113,10 +114,10 @@ def find_downloaded(weights: Weights) -> Checkpoint | None:
 
 
 def missing_files(weights: Weights, folder: Path) -> list[str]:
-    """Needed files that the folder lacks; of a choice, those of its first set."""
-    missing = [name for name in weights.required if not (folder / name).is_file()]
+    """Needed files that the folder lacks or holds empty; of a choice, those of its first set."""
+    missing = [name for name in weights.required if not _is_there(folder / name)]
     if weights.one_of and not any(
-        all((folder / name).is_file() for name in files) for files in weights.one_of
+        all(_is_there(folder / name) for name in files) for files in weights.one_of
     ):
         missing += weights.one_of[0]
     return missing
@@ -127,6 +128,10 @@ def cache_folder() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _names_a_folder(model: str) -> bool:
@@ -209,9 +214,11 @@ def _explain(weights: Weights, error: BaseException) -> str:
     for kind, sentence in reasons:
         if any(isinstance(link, kind) for link in chain):
             return sentence
+    if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
+        return f"the disk is full: {cache_folder()} has no room for {model}, {size_of(model)}"
     return (
         f"the weights of {model} ({size_of(model)}) are not on this machine, and the hub cannot "
-        f"be reached: {str(chain[-1]).splitlines()[0] or type(chain[-1]).__name__}"
+        f"be reached: {str(chain[-1]).partition(chr(10))[0] or type(chain[-1]).__name__}"
     )
 
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from sdcorr.errors import UnknownName
+from sdcorr.errors import BadRecipe, UnknownName
 
 ROOT = Path(__file__).parent
 
@@ -26,8 +26,9 @@ def find(kind: str, name: str) -> type:
 
     Raises:
         UnknownName: there is no such file or module.
+        BadRecipe: the module from outside has no ``PLUGIN``.
     """
-    if "." in name:
+    if "." in name and not name.startswith("."):
         return _plugin(kind, name, name)
     if name not in names(kind):
         raise UnknownName(kind.removesuffix("s"), name, names(kind))
@@ -47,5 +48,7 @@ def _plugin(kind: str, name: str, path: str) -> type:
         if error.name is None or not f"{path}.".startswith(f"{error.name}."):
             raise  # the plug-in is there and lacks something it imports
         raise UnknownName(kind.removesuffix("s"), name, names(kind)) from error
+    if not hasattr(module, "PLUGIN"):
+        raise BadRecipe(f"{path} is no plug-in of sdcorr: it has no PLUGIN")
     plugin: type = module.PLUGIN
     return plugin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,19 @@ from sdcorr.types import Image
 Photo = str | Path | PIL.Image.Image | npt.NDArray[Any] | Image
 Points = Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | Tensor | npt.NDArray[Any]
 Fit = Literal["letterbox", "stretch", "resize"]
+
+ORIENTATION = (
+    0x0112  # of the EXIF tags; read alone, since Pillow rewrites (and trips over) the rest
+)
+TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +81,12 @@ def load_image(photo: Photo, category: str | None = None) -> Image:
     if isinstance(photo, Image):
         return photo if category is None else Image(photo.pixels, category, photo.path)
     if isinstance(photo, PIL.Image.Image):
-        return Image(_pixels_of_pil(photo, "PIL image"), category)
+        with _damage_in_words("the PIL image"):
+            return Image(_pixels_of_pil(photo, "the PIL image"), category)
     if isinstance(photo, str | Path):
-        path = Path(photo).expanduser()
-        return Image(_read(path), category, path)
+        with _damage_in_words(str(photo)):
+            path = Path(photo).expanduser()
+            return Image(_read(path), category, path)
     if isinstance(photo, np.ndarray):
         return Image(_pixels_of_array(photo), category)
     raise BadImage(
@@ -90,8 +106,8 @@ def fit(image: Image, size: int, how: Fit) -> Canvas:
             pads nothing.
     """
     height, width = image.size
-    ratio = size / max(height, width)
-    whole = Size(max(1, round(height * ratio)), max(1, round(width * ratio)))
+    longer = max(height, width)
+    whole = Size(max(1, round(height * size / longer)), max(1, round(width * size / longer)))
     content = Size(size, size) if how == "stretch" else whole
     resized = PIL.Image.fromarray(image.pixels).resize(
         (content.width, content.height), PIL.Image.Resampling.LANCZOS
@@ -118,7 +134,7 @@ def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Te
     values = list(points.values()) if isinstance(points, Mapping) else points
     try:
         places = torch.as_tensor(values, dtype=torch.float64).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
     places = places.reshape(0, 2) if places.numel() == 0 else places
     if places.dim() != 2 or places.shape[1] != 2:
@@ -142,26 +158,38 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
         raise BadImage(f"no such file: {path}")
     if path.stat().st_size == 0:
         raise BadImage(f"{path} is empty (0 bytes); expected a photo")
+    with PIL.Image.open(path) as photo:
+        return _pixels_of_pil(photo, str(path))
+
+
+@contextmanager
+def _damage_in_words(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into one sentence."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels and refuses from 179; only the refusal is wanted
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as photo:
-                return _pixels_of_pil(photo, str(path))
+            # Pillow warns of odd metadata, and of many pixels before it refuses too many
+            warnings.simplefilter("ignore")
+            yield
+    except BadImage:
+        raise
     except PIL.UnidentifiedImageError as error:
         raise BadImage(
-            f"{path} is no photo that can be read; expected JPEG, PNG, WebP, TIFF or BMP"
+            f"{name} is no photo that can be read; expected JPEG, PNG, WebP, TIFF or BMP"
         ) from error
     except PIL.Image.DecompressionBombError as error:
-        raise BadImage(f"{path} has too many pixels to be decoded safely: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
-        raise BadImage(f"{path} is damaged and cannot be read: {error}") from error
+        raise BadImage(f"{name} has too many pixels to be decoded safely: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        if isinstance(error, OSError) and error.strerror:
+            raise BadImage(f"cannot read {name[:200]}: {error.strerror}") from error
+        raise BadImage(f"{name} is damaged and cannot be read: {error}") from error
 
 
 def _pixels_of_pil(photo: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
     if min(photo.size) == 0:
         raise BadImage(f"{name} has no pixels: {photo.width} x {photo.height}")
-    photo = PIL.ImageOps.exif_transpose(photo)
+    turn = photo.getexif().get(ORIENTATION)
     if photo.mode.startswith("I"):
         photo = _from_integers(photo, name)
     elif photo.mode == "F":
@@ -170,18 +198,25 @@ def _pixels_of_pil(photo: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
         layer = photo.convert("RGBA")
         photo = PIL.Image.new("RGBA", layer.size, "white")
         photo.alpha_composite(layer)
-    return np.asarray(photo.convert("RGB"))
+    photo = photo.convert("RGB")
+    return np.array(photo.transpose(TURNS[turn]) if turn in TURNS else photo)
 
 
 def _from_integers(photo: PIL.Image.Image, name: str) -> PIL.Image.Image:
     values = np.asarray(photo).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage(f"{name} holds integers outside 0..65535; expected 8 or 16 bits")
-    return PIL.Image.fromarray((values >> 8).astype(np.uint8))
+    in_8_bits = photo.mode == "I" and values.max() <= 255  # as of an array of plain integers
+    grey = (values if in_8_bits else values >> 8).astype(np.uint8)
+    if "transparency" in photo.info:
+        grey[values == photo.info["transparency"]] = 255
+    return PIL.Image.fromarray(grey)
 
 
 def _from_floats(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+    if not np.isfinite(values).all():
+        raise BadImage(f"{name} holds NaN or infinity; expected floats in 0..1")
+    if values.min() < 0 or values.max() > 1:
         raise BadImage(f"{name} holds floats outside 0..1; divide by 255, or pass uint8")
     return np.round(values * 255).astype(np.uint8)
 
@@ -190,7 +225,7 @@ def _pixels_of_array(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise BadImage(f"expected an array (H, W, 3), got {array.shape}")
     if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
+        return array.copy()
     if np.issubdtype(array.dtype, np.floating):
         return _from_floats(array, "the array")
     raise BadImage(f"expected an array of uint8, or of floats in 0..1, got {array.dtype}")

@@ -70,13 +70,14 @@ class FeatureMap:
                 f"map {self.name!r}: expected (C, h, w) with (h, w) = {tuple(self.grid.shape)}, "
                 f"got {tuple(self.values.shape)}"
             )
-        if not torch.isfinite(self.values).all():
+        values = self.values.float()
+        if not torch.isfinite(values).all():
             dtype = str(self.values.dtype).removeprefix("torch.")
             raise NotFinite(
                 f"feature map {self.name!r} is not finite in {dtype}; "
                 "run again with --dtype float32 (in Python: dtype='float32')"
             )
-        object.__setattr__(self, "values", self.values.float())
+        object.__setattr__(self, "values", values)
 
     def descriptors(self) -> Tensor:
         """One row per cell, row by row: ``(h*w, C)``."""

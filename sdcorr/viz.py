@@ -111,5 +111,6 @@ def _mark(axes: Axes, point: Sequence[float], frame: Transform, name: str, colou
     axes.annotate(
         name, (point[0], point[1]), xycoords=frame, xytext=(5, 5), textcoords="offset points",
         color="white", fontsize=9, fontweight="bold", annotation_clip=False, zorder=3,
+        parse_math=False,
         path_effects=[effects.withStroke(linewidth=2.5, foreground="black")],
     )  # fmt: skip

@@ -7,8 +7,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may reach for the 
 
 import numpy as np
 import pytest
+import torch
 
 from tests.tiny import write_dinov2, write_stable_diffusion
+
+torch.set_num_threads(1)  # the models of the tests are too small to share
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from sdcorr.errors import BadCheckpoint
@@ -61,7 +62,7 @@ def load_part(
                 output_loading_info=True,
                 **{"torch_dtype" if is_diffusers else "dtype": dtype},
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         reason = " ".join(str(error).split())

@@ -12,6 +12,8 @@ from sdcorr.errors import BadCheckpoint, BadRecipe
 from sdcorr.models import Checkpoint
 from sdcorr.runtime import Runtime
 
+SIZES = ("vocab_size", "max_position_embeddings")
+
 
 class Prompts:
     """Embeddings by prompt; the text encoder is in memory only while it reads a new prompt.
@@ -35,8 +37,10 @@ class Prompts:
                 f"text encoder gives {config.get('hidden_size')} (hidden_size); they are not of "
                 "one model"
             )
-        self._length = int(config["max_position_embeddings"])
-        self._tokenizer = _load_tokenizer(checkpoint, int(config["vocab_size"]), self._length)
+        if missing := [name for name in SIZES if not isinstance(config.get(name), int)]:
+            raise BadCheckpoint(f"{self._folder}/text_encoder/config.json lacks {missing[0]}")
+        self._length: int = config["max_position_embeddings"]
+        self._tokenizer = _load_tokenizer(checkpoint, config["vocab_size"], self._length)
         self._known: dict[str, Tensor] = {}
 
     def encode(self, prompt: str) -> Tensor:
@@ -67,7 +71,10 @@ def _load_tokenizer(checkpoint: Checkpoint, vocabulary: int, length: int) -> Any
     """The tokenizer, checked: transformers makes an empty one, without a word, of no files."""
     from transformers import CLIPTokenizer
 
-    tokenizer = CLIPTokenizer.from_pretrained(checkpoint.path, subfolder="tokenizer")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(checkpoint.path, subfolder="tokenizer")
+    except Exception as error:  # the library underneath raises bare ones
+        raise BadCheckpoint(f"{checkpoint.path}/tokenizer cannot be loaded: {error}") from error
     if len(tokenizer) != vocabulary or tokenizer.model_max_length != length:
         raise BadCheckpoint(
             f"{checkpoint.path / 'tokenizer'} does not fit the text encoder: expected "

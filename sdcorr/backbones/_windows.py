@@ -18,7 +18,7 @@ def window_starts(size: int, window: int, overlap: int) -> tuple[int, ...]:
         (0,)
     """
     last = size - window
-    return (*range(0, last, window - overlap), last)
+    return (*range(0, last, window - overlap), last) if last else (0,)
 
 
 def cut_windows(canvas: Tensor, starts: Sequence[int], window: int) -> Tensor:

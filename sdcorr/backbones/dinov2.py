@@ -196,9 +196,12 @@ def _block_name(model: Dinov2Model, block: int) -> str:
 def _statistics(folder: Path) -> tuple[Tensor, Tensor]:
     known = folder / "preprocessor_config.json"
     config = read_config(folder, known.name) if known.is_file() else {}
-    mean = torch.tensor(config.get("image_mean", IMAGENET_MEAN))
-    std = torch.tensor(config.get("image_std", IMAGENET_STD))
-    return mean.reshape(3, 1, 1), std.reshape(3, 1, 1)
+    mean = config.get("image_mean", IMAGENET_MEAN)
+    std = config.get("image_std", IMAGENET_STD)
+    try:
+        return torch.tensor(mean).reshape(3, 1, 1), torch.tensor(std).reshape(3, 1, 1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadCheckpoint(f"{known}: image_mean and image_std must be three numbers") from error
 
 
 PLUGIN = Dinov2

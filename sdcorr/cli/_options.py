@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,14 @@ def runtime_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def hide_downloads_off_terminal() -> None:
+    """Switch the hub's own bars off where nobody watches."""
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
 
 
 class Progress:

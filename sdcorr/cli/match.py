@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdcorr.cli._options import Progress, debug, places_of, runtime_options
+from sdcorr.cli._options import (
+    Progress,
+    debug,
+    hide_downloads_off_terminal,
+    places_of,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from sdcorr.pipeline import Recipe
@@ -66,24 +72,34 @@ def match(
       sdcorr match cat.jpg dog.jpg --points-file points.json --json out.json --out out.png
     """
     # all that the user can have got wrong is looked at before the expensive work
-    from sdcorr.export import PICTURES, check_output, matches_to_dict, write_json, write_picture
+    from sdcorr.export import (
+        PICTURES,
+        check_output,
+        matches_to_dict,
+        to_json,
+        write_json,
+        write_picture,
+    )
     from sdcorr.preprocess import load_image, read_points
     from sdcorr.recipes import find_recipe, load
 
     recipe = find_recipe(recipe_name).with_models(places)
     _check_category(recipe, category)
     if out is None and json_out is None:
-        out = Path(f"match-{source.stem}-{target.stem}.png")
+        out = Path(f"match-{source.stem[:100]}-{target.stem[:100]}.png")
     json_path = Path(json_out) if json_out not in (None, "-") else None
     if out is not None:
         check_output(out, (source, target), PICTURES)
     if json_path is not None:
         check_output(json_path, (source, target))
+        if out is not None and json_path.resolve() == out.resolve():
+            raise click.UsageError(f"--out and --json name one file, {out}")
     photos = load_image(source, category), load_image(target, category)
     wanted = _wanted_points(points, points_file)
     if wanted is not None:
         read_points(wanted, photos[0].size)
 
+    hide_downloads_off_terminal()
     progress = Progress(steps=4)
     with progress.step(f"loading {recipe.name}"):
         model = load(recipe, device=device, dtype=dtype, batch=batch)
@@ -96,7 +112,7 @@ def match(
     progress.close()
 
     if json_out == "-":
-        click.echo(json.dumps(matches_to_dict(matches, model), indent=2))
+        click.echo(to_json(matches_to_dict(matches, model)))
     else:
         _print_table(matches)
     if json_path is not None:
@@ -127,7 +143,7 @@ def _wanted_points(points: tuple[tuple[float, float], ...], file: Path | None) -
         values = json.loads(file.read_text())
     except OSError as error:
         raise BadPoints(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:  # no JSON, or no text at all
+    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
         raise BadPoints(f"{file} is not JSON: {error}") from error
     if not isinstance(values, list | dict):
         raise BadPoints(f'{file} holds no points; expected [[x, y], ...] or {{"name": [x, y]}}')

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sdcorr.cli._options import debug, places_of
+from sdcorr.cli._options import debug, hide_downloads_off_terminal, places_of
 
 if TYPE_CHECKING:
     from sdcorr.pipeline import Recipe
@@ -59,15 +59,10 @@ def download(recipe: str, places: dict[str, str]) -> None:
     Example:
       sdcorr models download sd-dino
     """
-    import sys
-
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
     from sdcorr.models import resolve
     from sdcorr.recipes import find_recipe
 
-    if not sys.stderr.isatty():
-        disable_progress_bars()
+    hide_downloads_off_terminal()
     chosen = find_recipe(recipe).with_models(places)
     if not chosen.needs_weights:
         click.echo(f"recipe {recipe} needs no weights")

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import sdcorr
+from sdcorr.errors import BadOutput
+from sdcorr.export import (
+    PICTURES,
+    SCHEMA,
+    _replacing,
+    check_output,
+    matches_to_dict,
+    write_json,
+    write_picture,
+)
+from sdcorr.pipeline import Pipeline
+from sdcorr.recipes import find_recipe
+from sdcorr.types import Image, Matches
+
+SIGNATURES = {
+    ".png": b"\x89PNG",
+    ".jpg": b"\xff\xd8\xff",
+    ".jpeg": b"\xff\xd8\xff",
+    ".webp": b"RIFF",
+    ".pdf": b"%PDF",
+    ".svg": b"<?xml",
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Pipeline:
+    return sdcorr.load("sift", device="cpu", dtype="float32")
+
+
+def two_matches(photo: Any, **changes: Any) -> Matches:
+    values = torch.tensor([0.5, 0.25])
+    points = torch.tensor([[1.0, 2.0], [3.5, 4.0]], dtype=torch.float64)
+    fields = {
+        "source": points, "target": points + 10, "score": values, "margin": values,
+        "cycle_error": values, "peak": values, "matched": torch.tensor([True, True]),
+        "source_image": Image(photo, path=Path("a.jpg")), "target_image": Image(photo[:20]),
+    }  # fmt: skip
+    return Matches(**(fields | changes))
+
+
+def test_matches_as_a_dict(model: Pipeline, photo: Any) -> None:
+    found = matches_to_dict(two_matches(photo, names=("nose", "ear")), model)
+    assert found["schema"] == SCHEMA
+    assert found["source"] == {"path": "a.jpg", "size": [313, 471]}
+    assert found["target"] == {"path": None, "size": [20, 471]}
+    assert found["matches"] == [
+        {
+            "name": "nose", "source": [1.0, 2.0], "target": [11.0, 12.0], "score": 0.5,
+            "confidence": None,
+        },
+        {
+            "name": "ear", "source": [3.5, 4.0], "target": [13.5, 14.0], "score": 0.25,
+            "confidence": None,
+        },
+    ]  # fmt: skip
+    assert found["recipe"]["name"] == "sift"
+    assert found["recipe"]["groups"][0]["backbone"]["kind"] == "sift"
+    assert found["weights"] == {}
+    assert found["runtime"]["device"] == "cpu"
+
+
+def test_confidence_is_passed_on_and_photos_may_be_absent(model: Pipeline, photo: Any) -> None:
+    matches = two_matches(
+        photo, confidence=torch.tensor([0.5, 0.75]), source_image=None, target_image=None
+    )
+    found = matches_to_dict(matches, model)
+    assert [one["confidence"] for one in found["matches"]] == [0.5, 0.75]
+    assert [one["name"] for one in found["matches"]] == [None, None]
+    assert (found["source"], found["target"]) == (None, None)
+
+
+def test_no_matches_make_an_empty_list(model: Pipeline, photo: Any) -> None:
+    none = two_matches(photo).select(torch.tensor([False, False]))
+    assert matches_to_dict(none, model)["matches"] == []
+
+
+@pytest.mark.parametrize("name", ["sd-dino", "dinov2-b", "sd15", "sift"])
+def test_every_recipe_survives_json(tmp_path: Path, name: str) -> None:
+    described = find_recipe(name).describe()
+    write_json(tmp_path / "recipe.json", described)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == described
+
+
+# Whole or not at all
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "old.txt"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with _replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["old.txt"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "old.txt"
+    path.write_text("old")
+    with _replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["old.txt"]
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
+    def fail() -> None:
+        with _replacing(tmp_path / "new.txt"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(BadOutput, match=r"new\.txt: No space left on device"):
+        fail()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_never_holds_nan_or_infinity(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"score": value})
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no /dev/null here")
+def test_a_device_stays_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, name in ((Path, "replace"), (os, "replace"), (os, "rename")):
+        # run by root, a failure would harm the machine
+        monkeypatch.setattr(place, name, lambda *_: pytest.fail("would replace the device"))
+    before = set(os.listdir("/dev"))
+    link = tmp_path / "link.json"
+    link.symlink_to("/dev/null")
+    for path in (Path("/dev/null"), link):
+        write_json(path, {"a": 1})
+        assert stat.S_ISCHR(path.stat().st_mode)
+    assert link.is_symlink()
+    assert set(os.listdir("/dev")) <= before
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_a_link(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "out.json", tmp_path / "link.json"
+    if exists:
+        real.write_text("old")
+    link.symlink_to(real)
+    write_json(link, {"a": 1})
+    assert link.is_symlink()
+    assert json.loads(real.read_text()) == {"a": 1}
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "real"]
+    assert os.listdir(tmp_path / "real") == ["out.json"]
+
+
+@pytest.mark.parametrize("ending", PICTURES)
+def test_a_picture_has_the_format_of_its_name(tmp_path: Path, ending: str) -> None:
+    figure = Figure(figsize=(1, 1))
+    for name in (f"small{ending}", f"LARGE{ending.upper()}"):
+        write_picture(tmp_path / name, figure)
+        assert (tmp_path / name).read_bytes().startswith(SIGNATURES[ending])
+    assert len(os.listdir(tmp_path)) == 2
+
+
+# Refused before any work is done
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("picture.bmp", r"expected a name that ends in \.png"),
+        ("picture", r"expected a name that ends in \.png"),
+        (".png", r"expected a name that ends in \.png"),
+        ("folder.png", "it is a folder; give a file name"),
+        ("missing/picture.png", "there is no folder .*missing; make it first"),
+        ("photo.png", "it is one of the photos to be read"),
+        ("folder.png/../photo.png", "it is one of the photos to be read"),
+        ("link.png", "it is one of the photos to be read"),
+        ("photo.png/picture.png", "there is no folder"),
+        (f"{'n' * 300}.png", "cannot write"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "photo.png").write_bytes(b"photo")
+    (tmp_path / "link.png").symlink_to(tmp_path / "photo.png")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(BadOutput, match=message):
+        check_output(tmp_path / name, (tmp_path / "photo.png",), PICTURES)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_good_place_is_not_touched(tmp_path: Path) -> None:
+    check_output(tmp_path / "new.PNG", (tmp_path / "no such photo.png",), PICTURES)
+    (tmp_path / "old.json").write_text("old")
+    check_output(tmp_path / "old.json")
+    assert os.listdir(tmp_path) == ["old.json"]
+    assert (tmp_path / "old.json").read_text() == "old"
+
+
+def forbid(*_arguments: Any, **_options: Any) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_closed_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", forbid)
+    with pytest.raises(BadOutput, match=r"out\.json: Permission denied"):
+        check_output(tmp_path / "out.json")
+
+
+def test_a_device_in_a_closed_folder_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", forbid)  # as /dev is to all but root
+    check_output(Path("/dev/null"))
+
+
+def test_a_name_that_is_accepted_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 250}.json"  # 255 bytes: as long as file systems allow
+    check_output(path)
+    write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
