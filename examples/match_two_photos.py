@@ -19,7 +19,7 @@ def main() -> None:
     matches = model.match(source, target)  # confident matches
     for start, end, score in zip(matches.source, matches.target, matches.score, strict=True):
         print(start.tolist(), "->", end.tolist(), f"{score:.3f}")
-    matches.plot().savefig(sys.argv[1] if len(sys.argv) > 1 else "match.png")
+    matches.plot().savefig(sys.argv[1] if len(sys.argv) > 1 else "match.jpg")
 
 
 if __name__ == "__main__":

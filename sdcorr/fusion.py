@@ -224,5 +224,5 @@ def _on_grid(feature_map: FeatureMap, grid: Grid) -> FeatureMap:
     """The map read at the grid's cells: as it is where the cells agree, else bilinear."""
     if feature_map.grid.agrees_with(grid, SAME_PLACE):
         return feature_map
-    values = unit(feature_map.sample(grid.centers().to(feature_map.values.device)), dim=1)
+    values = unit(feature_map.sample(grid.centers()), dim=1)
     return FeatureMap(feature_map.name, values.T.unflatten(1, grid.shape), grid)

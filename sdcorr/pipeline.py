@@ -12,12 +12,20 @@ import torch
 
 from sdcorr import models, plugins
 from sdcorr.errors import BadRecipe, UnknownName, WeightsNotFound
-from sdcorr.fusion import FusedSimilarity, Group, join
+from sdcorr.fusion import Group, join
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.preprocess import Photo, Points, load_image, read_points
 from sdcorr.runtime import Runtime, memory_in_words
-from sdcorr.types import Backbone, BackboneConfig, Encoding, FeatureMap, Matcher, Matches
+from sdcorr.types import (
+    Backbone,
+    BackboneConfig,
+    Encoding,
+    FeatureMap,
+    Matcher,
+    Matches,
+    Similarity,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,7 +207,7 @@ class Fused:
 
     source: Encoding
     target: Encoding
-    similarity: FusedSimilarity
+    similarity: Similarity
     matcher: Matcher
 
     @torch.no_grad()
@@ -225,7 +233,11 @@ class Fused:
             names, places = read_points(points, self.source.size)
             found = self.matcher(self.similarity, places)
         return dataclasses.replace(
-            found, names=names, source_image=self.source.image, target_image=self.target.image
+            found,
+            source=self.source.size.clamp(found.source),  # a thin photo's cells reach beyond it
+            names=names,
+            source_image=self.source.image,
+            target_image=self.target.image,
         )
 
     def plot(self, point: Sequence[float]) -> Figure:

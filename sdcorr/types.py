@@ -90,9 +90,12 @@ class FeatureMap:
         """
         if len(points) == 0:
             return self.values.new_zeros(0, self.values.shape[0])
-        unit = self.grid.to_unit(self.grid.confine(points)).to(self.values)  # (N, 2)
+        unit = self.grid.to_unit(self.grid.confine(points))  # (N, 2)
+        unit = unit.to(self.values.dtype).to(
+            self.values.device
+        )  # in this order: mps has no float64
         sampled = F.grid_sample(
-            self.values[None], unit[None, :, None], padding_mode="border", align_corners=False
+            self.values[None], unit[None, :, None], align_corners=False
         )  # (1, C, N, 1)
         return sampled[0, :, :, 0].T
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from itertools import cycle
 
 import matplotlib.patheffects as effects
-import numpy as np
 import PIL.Image
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
@@ -63,10 +61,10 @@ def plot_heatmap(similarity: Similarity, match: Matches) -> Figure:
     figure, left, right = _two_photos(*_photos_of(match))
     grid = similarity.target
     row = similarity.rows(match.source)[0].cpu()
-    shown = row.masked_fill(~grid.inside(), torch.nan).reshape(grid.shape)
+    inside = row[grid.inside()]
     heat = right.imshow(
-        np.ma.masked_invalid(shown.numpy()),
-        extent=grid.extent, cmap="cividis", alpha=0.65, interpolation="bilinear",
+        row.reshape(grid.shape).numpy(), extent=grid.extent, cmap="cividis", alpha=0.65,
+        vmin=inside.min().item(), vmax=inside.max().item(), interpolation="bilinear",
     )  # fmt: skip
     left_edge, right_edge, bottom, top = grid.image.extent
     right.set(xlim=(left_edge, right_edge), ylim=(bottom, top))  # cut padding off

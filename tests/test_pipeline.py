@@ -163,6 +163,18 @@ def test_a_shifted_photo_is_found_by_the_confident_matches(sift):
     assert near.all()
 
 
+def test_confident_matches_of_a_thin_photo_lie_on_it(dinov2_folder, photo):
+    """No cell centre falls on a photo three pixels high."""
+    model = sdcorr.load(
+        shrink(find_recipe("dinov2-b")), models={"dinov2": str(dinov2_folder)}, device="cpu"
+    )
+    thin = photo[100:103]
+    matches = model.match(thin, thin)
+    assert len(matches) == 12
+    assert Size(3, 471).contains(matches.source).all()
+    assert Size(3, 471).contains(matches.target).all()
+
+
 def test_best_apart_by_hand():
     """Four on a line of 100 px: 5 px are the least distance; the third is too near the first in
     the source, the fourth too near the second in the target."""
