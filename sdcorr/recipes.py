@@ -39,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             about="Stable Diffusion 1.5 and DINOv2-B, fused",
             paper="A Tale of Two Features, Zhang et al., NeurIPS 2023, sections 3 and 4",
+            memory="7.6 GB, the whole process, CPU, float32 (eval/footprint.py)",
             deviations=(
                 'text prompt "a photo of {category}" ("" without one), not the learned caption '
                 "of ODISE, whose weights are research-only",
@@ -52,6 +53,7 @@ RECIPES: dict[str, Recipe] = {
             groups=(Group(name="dinov2", backbone=Dinov2(), maps=(MapUse("token"),)),),
             about="DINOv2 ViT-B/14, tokens of the last block",
             paper="A Tale of Two Features, Zhang et al., NeurIPS 2023 (its DINOv2 row)",
+            memory="1.2 GB, the whole process, CPU, float32 (eval/footprint.py)",
             deviations=(
                 "the source is read bilinearly at the exact point, not at its cell",
                 *_SUBPIXEL,
@@ -71,6 +73,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             about="Stable Diffusion 1.5, one block of the UNet, 1/16",
             paper="block and step as in single-block comparisons after DIFT, Tang et al., 2023",
+            memory="7.9 GB, the whole process, CPU, float32 (eval/footprint.py)",
             deviations=("letterboxed, not stretched", *_SUBPIXEL),
         ),
         Recipe(
@@ -78,6 +81,7 @@ RECIPES: dict[str, Recipe] = {
             groups=(Group(name="sift", backbone=Sift(), maps=(MapUse("rootsift"),)),),
             about="dense RootSIFT; no weights. Finds like texture, not like parts",
             paper="Lowe 2004; Arandjelovic and Zisserman 2012",
+            memory="0.6 GB, the whole process, CPU, float32 (eval/footprint.py)",
         ),
     )
 }

@@ -6,6 +6,7 @@ them. Lines that set the machine up (make, pip) are run by CI.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -93,3 +94,12 @@ def test_the_recipe_table_names_every_recipe_and_its_licences():
             if weights := config.weights():
                 assert weights.model in row
                 assert KNOWN[weights.model].licence in row
+
+
+def test_memory_figures_are_the_measured_ones():
+    text = (ROOT / "README.md").read_text()
+    for name, recipe in recipes.RECIPES.items():
+        measured = json.loads((ROOT / "eval" / "results" / f"footprint-{name}.json").read_text())
+        peak = f"{measured['resident GB']['peak'] + 1e-6:.1f} GB"  # a half goes up
+        assert recipe.memory.startswith(peak)
+        assert re.search(rf"^\| `{name}` \|.*\| {peak} \|", text, re.M)
