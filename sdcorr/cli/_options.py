@@ -74,8 +74,10 @@ class Progress:
             timer.cancel()
         self._bar.update()
 
-    def close(self) -> None:
-        """Remove the bar."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         self._bar.close()
 
 

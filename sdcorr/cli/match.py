@@ -17,8 +17,10 @@ from sdcorr.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from sdcorr.pipeline import Recipe
+    from sdcorr.pipeline import Pipeline, Recipe
     from sdcorr.types import Matches
+
+STDOUT = Path("-")
 
 
 @click.command()
@@ -71,56 +73,64 @@ def match(
       sdcorr match cat.jpg dog.jpg --point 120 80 --point 40 200 --recipe dinov2-b
       sdcorr match cat.jpg dog.jpg --points-file points.json --json out.json --out out.png
     """
-    # all that the user can have got wrong is looked at before the expensive work
-    from sdcorr.export import (
-        PICTURES,
-        check_output,
-        matches_to_dict,
-        to_json,
-        write_json,
-        write_picture,
-    )
     from sdcorr.preprocess import load_image, read_points
     from sdcorr.recipes import find_recipe, load
 
+    # all that the user can have got wrong is looked at before the expensive work
     recipe = find_recipe(recipe_name).with_models(places)
     _check_category(recipe, category)
-    if out is None and json_out is None:
-        out = Path(f"match-{source.stem[:100]}-{target.stem[:100]}.png")
-    json_path = Path(json_out) if json_out not in (None, "-") else None
-    if out is not None:
-        check_output(out, (source, target), PICTURES)
-    if json_path is not None:
-        check_output(json_path, (source, target))
-        if out is not None and json_path.resolve() == out.resolve():
-            raise click.UsageError(f"--out and --json name one file, {out}")
+    picture, results = _outputs(source, target, out, json_out)
     photos = load_image(source, category), load_image(target, category)
     wanted = _wanted_points(points, points_file)
     if wanted is not None:
         read_points(wanted, photos[0].size)
 
     hide_downloads_off_terminal()
-    progress = Progress(steps=4)
-    with progress.step(f"loading {recipe.name}"):
-        model = load(recipe, device=device, dtype=dtype, batch=batch)
-    with progress.step(f"reading {source.name}"):
-        first = model.encode(photos[0])
-    with progress.step(f"reading {target.name}"):
-        second = model.encode(photos[1])
-    with progress.step("matching"):
-        matches = model.match(first, second, wanted)
-    progress.close()
+    with Progress(steps=4) as progress:
+        with progress.step(f"loading {recipe.name}"):
+            model = load(recipe, device=device, dtype=dtype, batch=batch)
+        with progress.step(f"reading {source.name}"):
+            first = model.encode(photos[0])
+        with progress.step(f"reading {target.name}"):
+            second = model.encode(photos[1])
+        with progress.step("matching"):
+            matches = model.match(first, second, wanted)
+    _report(matches, model, picture, results)
 
-    if json_out == "-":
+
+def _outputs(
+    source: Path, target: Path, out: Path | None, json_out: str | None
+) -> tuple[Path | None, Path | None]:
+    """Where the picture and the JSON go, ``-`` for standard output; None where not wanted."""
+    from sdcorr.export import PICTURES, check_output
+
+    if out is None and json_out is None:
+        out = Path(f"match-{source.stem[:100]}-{target.stem[:100]}.png")
+    results = Path(json_out) if json_out is not None else None
+    if out is not None:
+        check_output(out, (source, target), PICTURES)
+    if results is not None and results != STDOUT:
+        check_output(results, (source, target))
+        if out is not None and results.resolve() == out.resolve():
+            raise click.UsageError(f"--out and --json name one file, {out}")
+    return out, results
+
+
+def _report(matches: Matches, model: Pipeline, picture: Path | None, results: Path | None) -> None:
+    """Print the table, or the JSON; write the files and name them."""
+    from sdcorr.export import matches_to_dict, to_json, write_json, write_picture
+
+    piped = results == STDOUT
+    if piped:
         click.echo(to_json(matches_to_dict(matches, model)))
     else:
         _print_table(matches)
-    if json_path is not None:
-        write_json(json_path, matches_to_dict(matches, model))
-        click.echo(f"wrote {json_path}", err=json_out == "-")
-    if out is not None:
-        write_picture(out, matches.plot())
-        click.echo(f"wrote {out}", err=json_out == "-")
+    if results is not None and not piped:
+        write_json(results, matches_to_dict(matches, model))
+        click.echo(f"wrote {results}")
+    if picture is not None:
+        write_picture(picture, matches.plot())
+        click.echo(f"wrote {picture}", err=piped)
 
 
 def _check_category(recipe: Recipe, category: str | None) -> None:
