@@ -30,7 +30,7 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build --wheel --outdir dist
 	$(PYTHON) -m venv $(VENV)/apart
 	$(VENV)/apart/bin/pip install --quiet --no-deps dist/*.whl
-	$(VENV)/apart/bin/pip install --quiet -c constraints.txt click
+	$(VENV)/apart/bin/pip install --quiet --no-deps -c constraints.txt click
 	cd / && $(abspath $(VENV))/apart/bin/sdcorr --help
 
 $(VENV)/installed: pyproject.toml constraints.txt

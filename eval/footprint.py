@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, places: dict[str, str]) -> dict[str, ob
     )
     memory = {"after load": resident()}
     photos = [sdcorr.load_image(ASSETS / name) for name in ("astronaut.png", "hopper.jpg")]
-    for name, backbone in model._backbones.items():
+    for name, backbone in model.backbones.items():
         timed(f"extract {name}, first photo", lambda: backbone.extract(photos[:1]))  # noqa: B023
         timed(f"extract {name}, second photo", lambda: backbone.extract(photos[1:]))  # noqa: B023
     source, target = (model.encode(photo) for photo in photos)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdcorr.errors import SdcorrError as SdcorrError
+    from sdcorr.fusion import Group as Group
+    from sdcorr.fusion import MapUse as MapUse
     from sdcorr.geometry import Grid as Grid
     from sdcorr.geometry import Size as Size
     from sdcorr.pipeline import Fused as Fused
@@ -38,6 +40,8 @@ _HOMES = {
     "SdcorrError": "errors",
     "Grid": "geometry",
     "Size": "geometry",
+    "Group": "fusion",
+    "MapUse": "fusion",
     "Runtime": "runtime",
     "Image": "types",
     "FeatureMap": "types",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +40,7 @@ def matches_to_dict(matches: Matches, model: Pipeline) -> dict[str, Any]:
                 "target": matches.target[index].tolist(),
                 "score": matches.score[index].item(),
                 "confidence": confidence[index] if confidence else None,
+                "matched": matches.matched[index].item(),
             }
             for index in range(len(matches))
         ],
@@ -67,13 +71,17 @@ def check_output(path: Path, inputs: tuple[Path, ...] = (), endings: tuple[str, 
             raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
         if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
             raise BadOutput(f"cannot write {path}: it is one of the photos to be read")
-        if _is_device(path):
-            return
-        with _temporary(path.resolve()).open("wb"):
-            pass
-        _temporary(path.resolve()).unlink()
-    except OSError as error:
-        raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
+        if path.is_fifo():
+            raise BadOutput(f"cannot write {path}: it is a pipe; give a file, or - for --json")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise BadOutput(f"cannot write {path}: it is read-only")
+        if not _is_device(path):
+            probe = _temporary(path.resolve())
+            probe.open("wb").close()
+            probe.unlink()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in circles
+        reason = getattr(error, "strerror", None) or error
+        raise BadOutput(f"cannot write {str(path)[:300]}: {reason}") from error
 
 
 def to_json(value: dict[str, Any]) -> str:
@@ -84,12 +92,13 @@ def to_json(value: dict[str, Any]) -> str:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write JSON, replacing the file at once when it is whole."""
     with _replacing(path) as temporary:
-        temporary.write_text(to_json(value) + "\n")
+        temporary.write_text(to_json(value) + "\n", encoding="utf-8")
 
 
 def write_picture(path: Path, figure: Figure) -> None:
     """Write a figure in the format its name ends in, replacing the file when it is whole."""
-    with _replacing(path) as temporary:
+    with _replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name in a script that the font lacks
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
 
 
@@ -103,6 +112,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(home)
     try:
         yield temporary
+        if home.exists():
+            shutil.copymode(home, temporary)
         temporary.replace(home)
     except OSError as error:
         raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
@@ -116,7 +127,8 @@ def _is_device(path: Path) -> bool:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".sdcorr-{os.getpid()}.tmp")
+    """A new name beside it, also for another process or thread that writes there now."""
+    return path.with_name(f".sdcorr-{secrets.token_hex(8)}.tmp")
 
 
 def _photo(image: Image | None) -> dict[str, Any] | None:

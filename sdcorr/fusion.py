@@ -29,7 +29,8 @@ class MapUse:
         name: layer name, one of the backbone's ``maps``.
         pca: dimensions kept by joint PCA; None keeps the map as it is.
         upsample: bilinear steps in order, as in ``(2, 2)`` for 15 -> 30 -> 60 cells. The number
-            of steps matters: one step by 4 gives other values than two by 2.
+            of steps matters: one step by 4 gives other values than two by 2. All maps of a group
+            must end in one shape.
     """
 
     name: str
@@ -76,7 +77,8 @@ class FusedSimilarity:
 
         ``(N, h*w)`` float32. A zero descriptor, as of a flat cell, is similar 0 to all.
         """
-        return unit(self.source_map.sample(points), dim=1) @ self.target_map.values.flatten(1)
+        queries = unit(self.source_map.sample(points), dim=1)  # (N, C)
+        return (queries @ self.target_map.values.flatten(1)).clamp(-1, 1)  # rounding exceeds 1
 
     def swap(self) -> FusedSimilarity:
         """The same pair seen from the target."""
@@ -92,8 +94,11 @@ def join(
 
     Args:
         groups: which maps, how reduced and weighted.
-        source: raw maps by ``group/layer``.
+        source: raw maps ``(C, h, w)`` by ``group/layer``.
         target: the same of the other photo.
+
+    Returns:
+        Similarity on the grid of the group with the most cells, in photo pixels.
     """
     pairs = [fuse_group(group, source, target) for group in groups]
     weights = [group.weight for group in groups]
@@ -147,41 +152,28 @@ def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tup
         The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
         by falling variance; zero where the rows have no variance left.
     """
-    count, channels = len(source) + len(target), source.shape[1]
-    means = (source.mean(dim=0), target.mean(dim=0))
-    mean = (len(source) * means[0] + len(target) * means[1]) / count
+    rows = torch.cat([source, target])
+    # float64: the small Gram matrix squares the spread of the spectrum; mps has neither
+    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
+    mean = exact.mean(dim=0)
+    centred = exact - mean
+    count, channels = centred.shape
     if count <= channels:
-        rows = torch.cat([source, target]) - mean  # (M+N, C)
-        values, vectors = _eigen(rows @ rows.T, dimensions)
-        directions = rows.T @ vectors
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        directions = centred.T @ vectors
     else:
-        # About each photo's own mean: subtracting a large common mean afterwards cancels digits.
-        scatter = sum(
-            (rows - own).T @ (rows - own) for rows, own in zip((source, target), means, strict=True)
-        )
-        apart = (means[0] - means[1])[:, None]  # (C, 1)
-        between = len(source) * len(target) / count * (apart @ apart.T)
-        values, directions = _eigen(scatter + between, dimensions)
-    floor = values.max().clamp(min=0) * count * torch.finfo(values.dtype).eps
-    basis = directions * (values > floor) / directions.norm(dim=0).clamp(min=floor.clamp(1e-30))
-    return mean, F.pad(basis, (0, dimensions - basis.shape[1]))
+        values, directions = torch.linalg.eigh(centred.T @ centred)
+    # no variance: below what rounding leaves, of these products or of the float32 input
+    eps, input_eps = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
+    floor = count * torch.maximum(eps * values.max(), (input_eps * mean.norm()) ** 2)
+    basis = unit(directions, dim=0) * (values > floor)
+    basis = basis.flip(1)[:, :dimensions]  # eigh sorts by rising values
+    return mean.to(source), F.pad(basis, (0, dimensions - basis.shape[1])).to(source)
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
     """Vectors of length one; zero stays zero."""
-    return F.normalize(vectors, dim=dim, eps=1e-12)
-
-
-def _eigen(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
-    # mps has no eigh; a matrix of a thousand rows is soon moved
-    place = matrix.cpu() if matrix.device.type == "mps" else matrix
-    values, vectors = torch.linalg.eigh(place)
-    keep = min(count, len(values))
-    return (
-        values.flip(0)[:keep].to(matrix.device),
-        vectors.flip(1)[:, :keep].to(matrix.device),
-    )
+    return F.normalize(vectors, dim=dim, eps=1e-30)
 
 
 def _project(feature_map: FeatureMap, mean: Tensor, basis: Tensor) -> FeatureMap:

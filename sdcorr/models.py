@@ -32,8 +32,8 @@ class KnownModel:
 
     @property
     def size(self) -> str:
-        """Size of the download in words, computed."""
-        return f"about {self.parameters * self.stored_bytes / 1e9:.1f} GB, computed"
+        """Size of the download in words: parameters times their stored bytes."""
+        return f"about {self.parameters * self.stored_bytes / 1e9:.1f} GB"
 
 
 # Parameters: UNet + VAE (decoder included, it is in the same file) + text encoder for Stable
@@ -135,8 +135,12 @@ def _is_there(path: Path) -> bool:
 
 
 def _names_a_folder(model: str) -> bool:
-    path = Path(model).expanduser()
-    return path.exists() or path.is_absolute() or path.parent.is_dir()
+    """Whether a spec means a folder, there or not; ``organisation/name`` of a known id does not."""
+    try:
+        path = Path(model).expanduser()
+        return path.exists() or path.is_absolute() or (path.parent.is_dir() and model not in KNOWN)
+    except (OSError, RuntimeError) as error:  # a name too long, or an unknown ~user
+        raise WeightsNotFound(f"no such folder: {model[:200]} ({error})") from error
 
 
 def _resolve_folder(weights: Weights) -> Checkpoint:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sdcorr import models, plugins
-from sdcorr.errors import BadRecipe, UnknownName, WeightsNotFound
+from sdcorr.errors import BadRecipe, NotFinite, UnknownName, WeightsNotFound
 from sdcorr.fusion import Group, join
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
@@ -22,6 +23,7 @@ from sdcorr.types import (
     BackboneConfig,
     Encoding,
     FeatureMap,
+    Image,
     Matcher,
     Matches,
     Similarity,
@@ -49,8 +51,8 @@ class Recipe:
         memory: peak memory where it was measured.
 
     Raises:
-        BadRecipe: no groups, two of one name, a weight that is not positive, or a field that is
-            none of its choices.
+        BadRecipe: no groups, two of one name, one without maps, a weight or PCA that is not
+            positive, or a field that is none of its choices.
         UnknownName: a group uses a map that its backbone does not make.
     """
 
@@ -67,11 +69,19 @@ class Recipe:
         if not self.groups or len(keys) < len(self.groups):
             raise BadRecipe(f"recipe {self.name!r}: expected groups with names of their own")
         for group in self.groups:
-            if not group.weight > 0:
+            if not 0 < group.weight < math.inf:
                 raise BadRecipe(f"group {group.name!r}: weight must be positive: {group.weight}")
+            if not group.maps:
+                raise BadRecipe(f"group {group.name!r} uses no maps; expected some")
             for use in group.maps:
                 if use.name not in group.backbone.maps:
                     raise UnknownName(f"map of {group.name}", use.name, group.backbone.maps)
+                if use.pca is not None and use.pca < 1:
+                    raise BadRecipe(f"map {use.name!r}: pca must be at least 1, got {use.pca}")
+                if any(factor not in range(1, 65) for factor in use.upsample):
+                    raise BadRecipe(
+                        f"map {use.name!r}: upsample must be whole factors, got {use.upsample}"
+                    )
         for part in (*keys.values(), self.matcher):
             _check_choices(part)
 
@@ -131,14 +141,18 @@ class Pipeline:
         for group in recipe.groups:  # find all weights before any is loaded
             _resolve(group, recipe)
         with memory_in_words(recipe.name, runtime):
-            self._backbones = {group.name: _build(group, runtime) for group in recipe.groups}
+            self.backbones = {group.name: _build(group, runtime) for group in recipe.groups}
+
+    def __repr__(self) -> str:
+        runtime = self.runtime
+        return f"Pipeline({self.recipe.name!r}, {runtime.device}, {runtime.dtype_name})"
 
     @property
     def revisions(self) -> dict[str, str]:
         """Revision of each model id that takes part."""
         return {
             model: revision
-            for backbone in self._backbones.values()
+            for backbone in self.backbones.values()
             for model, revision in backbone.revisions.items()
         }
 
@@ -157,8 +171,8 @@ class Pipeline:
         image = load_image(photo, category)
         maps: dict[str, FeatureMap] = {}
         with memory_in_words(self.recipe.name, self.runtime):
-            for name, backbone in self._backbones.items():
-                (found,) = backbone.extract([image])
+            for name, backbone in self.backbones.items():
+                (found,) = _extract(backbone, image, self.runtime)
                 maps |= {f"{name}/{layer}": one for layer, one in found.items()}
         return Encoding(image, maps, self.recipe.backbones, self.revisions)
 
@@ -187,16 +201,28 @@ class Pipeline:
         points: Points | None = None,
         category: str | None = None,
     ) -> Matches:
-        """Where points of the source lie in the target; see ``Fused.match``."""
+        """Where points of the source lie in the target: ``fuse``, then ``Fused.match``.
+
+        Args:
+            source: an encoding, or anything that ``encode`` takes.
+            target: likewise.
+            points: ``(N, 2)`` xy pixels of the source, or a mapping of name to (x, y); None
+                gives confident matches.
+            category: for photos that are not encoded yet.
+
+        Raises:
+            BadPoints: points are malformed, not finite, or not on the photo.
+            BadRecipe: an encoding was made by another recipe.
+        """
         return self.fuse(source, target, category).match(points)
 
     def _encoded(self, photo: Photo | Encoding, category: str | None) -> Encoding:
         if not isinstance(photo, Encoding):
             return self.encode(photo, category)
-        if photo.backbones != self.recipe.backbones:
+        if (photo.backbones, photo.revisions) != (self.recipe.backbones, self.revisions):
             raise BadRecipe(
-                f"this encoding was made with other backbones than those of {self.recipe.name!r}; "
-                "encode the photo again"
+                "this encoding was made with other backbones or weights than those of "
+                f"{self.recipe.name!r}; encode the photo again"
             )
         return photo
 
@@ -207,7 +233,7 @@ class Fused:
 
     source: Encoding
     target: Encoding
-    similarity: Similarity
+    similarity: Similarity = field(repr=False)
     matcher: Matcher
 
     @torch.no_grad()
@@ -241,7 +267,7 @@ class Fused:
         )
 
     def plot(self, point: Sequence[float]) -> Figure:
-        """A figure of one source point (x, y) and its similarity over the target photo."""
+        """A figure of one source point (x, y), in pixels, and its similarity over the target."""
         from sdcorr.viz import plot_heatmap
 
         return plot_heatmap(self.similarity, self.match([point]))
@@ -271,8 +297,8 @@ def _resolve(group: Group, recipe: Recipe) -> None:
     except WeightsNotFound as error:
         raise WeightsNotFound(
             f"{error}. To get them where there is a network: sdcorr models download "
-            f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH; "
-            "recipe 'sift' needs no weights"
+            f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH (in Python: "
+            f"models={{'{group.name}': PATH}}); recipe 'sift' needs no weights"
         ) from error
 
 
@@ -280,12 +306,24 @@ def _build(group: Group, runtime: Runtime) -> Backbone:
     backbone = group.backbone.build(runtime)
     for use in group.maps:
         channels = backbone.channels[use.name]
-        if use.pca is not None and not 0 < use.pca <= channels:
+        if use.pca is not None and use.pca > channels:
             raise BadRecipe(
                 f"group {group.name!r}: pca {use.pca} of map {use.name!r}, which has {channels} "
                 "channels"
             )
     return backbone
+
+
+def _extract(
+    backbone: Backbone, image: Image, runtime: Runtime
+) -> tuple[dict[str, FeatureMap], ...]:
+    """The maps of one photo; what is not finite is told with the dtype that made it."""
+    try:
+        return backbone.extract([image])
+    except NotFinite as error:
+        full = runtime.dtype == torch.float32
+        advice = "" if full else "; run again with --dtype float32 (in Python: dtype='float32')"
+        raise NotFinite(f"{error}, computed in {runtime.dtype_name}{advice}") from error
 
 
 def _check_choices(part: object) -> None:

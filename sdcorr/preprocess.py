@@ -85,7 +85,8 @@ def load_image(photo: Photo, category: str | None = None) -> Image:
             return Image(_pixels_of_pil(photo, "the PIL image"), category)
     if isinstance(photo, str | Path):
         with _damage_in_words(str(photo)):
-            path = Path(photo).expanduser()
+            path = Path(photo)
+            path = path if path.exists() else path.expanduser()
             return Image(_read(path), category, path)
     if isinstance(photo, np.ndarray):
         return Image(_pixels_of_array(photo), category)
@@ -131,14 +132,20 @@ def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Te
         BadPoints: malformed, not finite, or not on the photo.
     """
     names = tuple(map(str, points)) if isinstance(points, Mapping) else None
+    for name in names or ():
+        if not name.isprintable():
+            raise BadPoints(f"the name {name!r} has characters that cannot be shown")
     values = list(points.values()) if isinstance(points, Mapping) else points
     try:
-        places = torch.as_tensor(values, dtype=torch.float64).cpu()
+        local = values.cpu() if isinstance(values, Tensor) else values  # mps has no float64
+        places = torch.as_tensor(local, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
     places = places.reshape(0, 2) if places.numel() == 0 else places
     if places.dim() != 2 or places.shape[1] != 2:
-        raise BadPoints(f"expected points (N, 2), got shape {tuple(places.shape)}")
+        raise BadPoints(
+            f"expected points (N, 2), got shape {tuple(places.shape)}; one point is [[x, y]]"
+        )
     off = (~photo.contains(places)).nonzero()[:, 0].tolist()
     if off:
         x, y = places[off[0]].tolist()
@@ -155,7 +162,11 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
     if path.is_dir():
         raise BadImage(f"{path} is a folder; expected a photo")
     if not path.exists():
-        raise BadImage(f"no such file: {path}")
+        is_url = str(path).startswith(("http:", "https:"))
+        advice = "; it looks like a URL: download the photo first" if is_url else ""
+        raise BadImage(f"no such file: {path}{advice}")
+    if not path.is_file():
+        raise BadImage(f"{path} is a pipe or a device; expected a file")
     if path.stat().st_size == 0:
         raise BadImage(f"{path} is empty (0 bytes); expected a photo")
     with PIL.Image.open(path) as photo:
@@ -189,6 +200,7 @@ def _damage_in_words(name: str) -> Iterator[None]:
 def _pixels_of_pil(photo: PIL.Image.Image, name: str) -> npt.NDArray[np.uint8]:
     if min(photo.size) == 0:
         raise BadImage(f"{name} has no pixels: {photo.width} x {photo.height}")
+    photo.load()  # first: Pillow turns TIFFs while loading, and then forgets their tag
     turn = photo.getexif().get(ORIENTATION)
     if photo.mode.startswith("I"):
         photo = _from_integers(photo, name)

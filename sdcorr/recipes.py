@@ -14,6 +14,7 @@ from sdcorr.runtime import resolve_runtime
 
 DEFAULT = "sd-dino"
 
+_BILINEAR = "the source is read bilinearly at the exact point, not at its cell"
 _SUBPIXEL = (
     "cells and points are related by pixel centres; the papers ignore half a pixel",
     "padding is never matched; the papers allow it (matcher.inside_only=False)",
@@ -44,7 +45,7 @@ RECIPES: dict[str, Recipe] = {
                 'text prompt "a photo of {category}" ("" without one), not the learned caption '
                 "of ODISE, whose weights are research-only",
                 "exact joint PCA; the original is randomised",
-                "the source is read bilinearly at the exact point, not at its cell",
+                _BILINEAR,
                 *_SUBPIXEL,
             ),
         ),
@@ -55,7 +56,7 @@ RECIPES: dict[str, Recipe] = {
             paper="A Tale of Two Features, Zhang et al., NeurIPS 2023 (its DINOv2 row)",
             memory="1.2 GB, the whole process, CPU, float32 (eval/footprint.py)",
             deviations=(
-                "the source is read bilinearly at the exact point, not at its cell",
+                _BILINEAR,
                 *_SUBPIXEL,
             ),
         ),
@@ -74,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
             about="Stable Diffusion 1.5, one block of the UNet, 1/16",
             paper="block and step as in single-block comparisons after DIFT, Tang et al., 2023",
             memory="7.9 GB, the whole process, CPU, float32 (eval/footprint.py)",
-            deviations=("letterboxed, not stretched", *_SUBPIXEL),
+            deviations=("letterboxed, not stretched", _BILINEAR, *_SUBPIXEL),
         ),
         Recipe(
             name="sift",

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdcorr.errors import NotFinite
+from sdcorr.errors import BadImage, NotFinite
 from sdcorr.geometry import Grid, Size
 from sdcorr.runtime import Runtime
 
@@ -34,11 +34,19 @@ class Image:
         pixels: ``(H, W, 3)`` uint8, RGB, rotated by EXIF, alpha laid on white.
         category: what the photo shows, used only by prompts that name it.
         path: the file it came from, if any.
+
+    Raises:
+        BadImage: the pixels have another shape or dtype.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8] = field(repr=False)
     category: str | None = None
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.pixels.shape, self.pixels.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or min(shape) == 0:
+            raise BadImage(f"expected pixels (H, W, 3) of uint8, got {shape} of {dtype}")
 
     @property
     def size(self) -> Size:
@@ -57,11 +65,11 @@ class FeatureMap:
 
     Raises:
         ValueError: the shape is not that of the grid.
-        NotFinite: a value is NaN or infinite; the message names map and dtype.
+        NotFinite: a value is NaN or infinite; the message names the map.
     """
 
     name: str
-    values: Tensor
+    values: Tensor = field(repr=False)
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -72,11 +80,7 @@ class FeatureMap:
             )
         values = self.values.float()
         if not torch.isfinite(values).all():
-            dtype = str(self.values.dtype).removeprefix("torch.")
-            raise NotFinite(
-                f"feature map {self.name!r} is not finite in {dtype}; "
-                "run again with --dtype float32 (in Python: dtype='float32')"
-            )
+            raise NotFinite(f"feature map {self.name!r} is not finite")
         object.__setattr__(self, "values", values)
 
     def descriptors(self) -> Tensor:
@@ -133,7 +137,11 @@ class Backbone(Protocol):
         ...
 
     def extract(self, images: Sequence[Image]) -> tuple[dict[str, FeatureMap], ...]:
-        """The maps of each photo, by layer name."""
+        """The maps of each photo, by layer name.
+
+        Each map's grid says in pixels of the photo where its cells lie; cells on padding are
+        allowed (``preprocess.fit`` and ``Canvas.grid`` make both).
+        """
         ...
 
 
@@ -176,8 +184,8 @@ class Encoding:
     """
 
     image: Image
-    maps: Mapping[str, FeatureMap]
-    backbones: Mapping[str, BackboneConfig]
+    maps: Mapping[str, FeatureMap] = field(repr=False)
+    backbones: Mapping[str, BackboneConfig] = field(repr=False)
     revisions: Mapping[str, str]
 
     @property
@@ -218,11 +226,11 @@ class Matches:
     Args:
         source: ``(N, 2)`` float64, the points asked for.
         target: ``(N, 2)`` float64, where they were found.
-        score: ``(N,)`` cosine similarity, -1 to 1.
+        score: ``(N,)`` float32 cosine similarity, -1 to 1; likewise margin and peak.
         margin: ``(N,)`` score minus that of the best place elsewhere (see the matcher); infinite
             where there is no elsewhere.
-        cycle_error: ``(N,)`` pixels of the source photo between a point and where its match
-            leads back to.
+        cycle_error: ``(N,)`` float64, pixels of the source photo between a point and where its
+            match leads back to.
         peak: ``(N,)`` score minus the mean similarity over the target's allowed cells.
         matched: ``(N,)`` bool, False where the matcher rejects the match.
         confidence: ``(N,)`` 0 to 1, or None where no calibration exists.

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import cycle
 
 import matplotlib.patheffects as effects
+import numpy as np
+import numpy.typing as npt
 import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,13 +21,17 @@ from sdcorr.types import Image, Matches, Similarity
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 HEIGHT = 4.5  # inches of each photo
 WIDEST = 16.0  # inches of the figure
+# where a name may stand around its dot, best first: x to the right, y upwards
+SIDES = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)])
+NAMED = 100  # matches
 SHOWN = 1200  # px; larger photos are thinned out for the screen, not their coordinates
 
 
 def plot_matches(matches: Matches) -> Figure:
     """Both photos side by side, each match in its colour with number (or name) and line.
 
-    Dashed lines are matches that the matcher rejects (``matched`` is False).
+    Dashed lines are matches that the matcher rejects (``matched`` is False). Names are left out
+    where there are more than 100: they would cover the photos.
 
     Raises:
         SdcorrError: the matches carry no photos.
@@ -34,18 +40,61 @@ def plot_matches(matches: Matches) -> Figure:
     overlay = figure.add_axes((0, 0, 1, 1), zorder=2)  # so that no line hides a number
     overlay.set_axis_off()
     names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
-    kept = matches.matched.tolist()
-    ends = zip(matches.source.tolist(), matches.target.tolist(), names, kept, strict=True)
-    for (start, end, name, accepted), colour in zip(ends, cycle(COLOURS), strict=False):
+    ends = ((left.transData, matches.source.tolist()), (right.transData, matches.target.tolist()))
+    for index, colour in zip(range(len(matches)), cycle(COLOURS), strict=False):
         line = ConnectionPatch(
-            xyA=start, xyB=end, coordsA=left.transData, coordsB=right.transData,
-            color=colour, linewidth=1.6, linestyle="-" if accepted else "--", zorder=1,
+            xyA=ends[0][1][index], xyB=ends[1][1][index], coordsA=ends[0][0], coordsB=ends[1][0],
+            color=colour, linewidth=1.6, linestyle="-" if matches.matched[index] else "--",
             path_effects=[effects.withStroke(linewidth=3.0, foreground="black", alpha=0.5)],
+            zorder=1,
         )  # fmt: skip
         overlay.add_artist(line)
-        _mark(overlay, start, left.transData, name, colour)
-        _mark(overlay, end, right.transData, name, colour)
+        for frame, points in ends:
+            _dot(overlay, points[index], frame, colour)
+    if len(matches) > NAMED:
+        return figure
+    figure.draw_without_rendering()  # lays the photos out, so that places on the page are known
+    places = np.concatenate(
+        [frame.transform(np.reshape(points, (-1, 2))) for frame, points in ends]
+    )
+    offsets = label_offsets(places * 72 / figure.dpi, names * 2, figure.get_size_inches() * 72)
+    marks = [(frame, point) for frame, points in ends for point in points]
+    for (frame, point), name, offset in zip(marks, names * 2, offsets, strict=True):
+        _label(overlay, point, frame, name, offset)
     return figure
+
+
+def label_offsets(
+    places: npt.NDArray[np.float64], names: Sequence[str], page: npt.NDArray[np.float64]
+) -> list[tuple[float, float]]:
+    """Where names stand beside their dots, so that they cover neither dots nor other names.
+
+    Greedy, in order: of eight sides the first with room, else the one that covers least.
+
+    Args:
+        places: ``(N, 2)`` dots in typographic points from the page's lower left corner.
+        names: N of them.
+        page: width and height in typographic points.
+
+    Returns:
+        N offsets from dot to the middle of the name, in typographic points, y upwards.
+    """
+    letter, high, dot = 6.0, 10.0, 9.0
+    taken = np.hstack([places, np.full_like(places, dot)])  # boxes: middle x, y, width, height
+    offsets = []
+    for place, name in zip(places, names, strict=True):
+        size = np.array([letter * max(1, len(name)), high])
+        aside = SIDES * (size + dot) / 2  # (8, 2)
+        middle = place + aside
+        gaps = (np.abs(middle[:, None] - taken[:, :2]) - (size + taken[:, 2:]) / 2).max(axis=2)
+        edges = np.minimum(middle - size / 2, page - middle - size / 2).min(axis=1)
+        others = np.append(gaps, edges[:, None], axis=1)
+        others[:, np.flatnonzero((taken[: len(places), :2] == place).all(axis=1))] = 0
+        room = np.minimum(others.min(axis=1), 0)
+        best = int(room.argmax())
+        offsets.append((float(aside[best, 0]), float(aside[best, 1])))
+        taken = np.vstack([taken, [*middle[best], *size]])
+    return offsets
 
 
 def plot_heatmap(similarity: Similarity, match: Matches) -> Figure:
@@ -62,14 +111,15 @@ def plot_heatmap(similarity: Similarity, match: Matches) -> Figure:
     grid = similarity.target
     row = similarity.rows(match.source)[0].cpu()
     inside = row[grid.inside()]
+    # from the median up: the lower half of all places is no candidate
     heat = right.imshow(
-        row.reshape(grid.shape).numpy(), extent=grid.extent, cmap="cividis", alpha=0.65,
-        vmin=inside.min().item(), vmax=inside.max().item(), interpolation="bilinear",
+        row.reshape(grid.shape).numpy(), extent=grid.extent, cmap="cividis", alpha=0.6,
+        vmin=inside.median().item(), vmax=inside.max().item(), interpolation="bilinear",
     )  # fmt: skip
     left_edge, right_edge, bottom, top = grid.image.extent
     right.set(xlim=(left_edge, right_edge), ylim=(bottom, top))  # cut padding off
-    _mark(left, match.source[0].tolist(), left.transData, "", COLOURS[5])
-    _mark(right, match.target[0].tolist(), right.transData, "", COLOURS[5])
+    _dot(left, match.source[0].tolist(), left.transData, COLOURS[5])
+    _dot(right, match.target[0].tolist(), right.transData, COLOURS[5])
     figure.colorbar(heat, ax=[left, right], label="cosine similarity", fraction=0.03, pad=0.01)
     return figure
 
@@ -100,15 +150,19 @@ def _thin_out(image: Image) -> PIL.Image.Image:
     return photo
 
 
-def _mark(axes: Axes, point: Sequence[float], frame: Transform, name: str, colour: str) -> None:
-    """A dot and a name at a point of the frame, drawn on the axes."""
+def _dot(axes: Axes, point: Sequence[float], frame: Transform, colour: str) -> None:
     axes.plot(
         *point, "o", transform=frame, markersize=7, color=colour, markeredgecolor="black",
         markeredgewidth=1.0, clip_on=False, zorder=2,
     )  # fmt: skip
+
+
+def _label(
+    axes: Axes, point: Sequence[float], frame: Transform, name: str, offset: tuple[float, float]
+) -> None:
     axes.annotate(
-        name, (point[0], point[1]), xycoords=frame, xytext=(5, 5), textcoords="offset points",
-        color="white", fontsize=9, fontweight="bold", annotation_clip=False, zorder=3,
-        parse_math=False,
+        name, (point[0], point[1]), xycoords=frame, xytext=offset, textcoords="offset points",
+        ha="center", va="center", color="white", fontsize=9, fontweight="bold",
+        annotation_clip=False, zorder=3, parse_math=False,
         path_effects=[effects.withStroke(linewidth=2.5, foreground="black")],
     )  # fmt: skip

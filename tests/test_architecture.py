@@ -116,9 +116,11 @@ def test_no_pickle_is_ever_read():
 
 def test_public_names():
     assert sdcorr.__all__ == [
-        "__version__", "Encoding", "FeatureMap", "Fused", "Grid", "Image", "Matches", "Pipeline",
+        "__version__", "Encoding", "FeatureMap", "Fused", "Grid", "Group", "Image", "MapUse",
+        "Matches", "Pipeline",
         "Recipe", "Runtime", "SdcorrError", "Size", "load", "load_image",
     ]  # fmt: skip
+    assert dir(sdcorr) == sorted(sdcorr.__all__)
     for name in sdcorr.__all__:
         assert getattr(sdcorr, name)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):

@@ -61,10 +61,12 @@ def test_matches_as_a_dict(model: Pipeline, photo: Any) -> None:
         {
             "name": "nose", "source": [1.0, 2.0], "target": [11.0, 12.0], "score": 0.5,
             "confidence": None,
+            "matched": True,
         },
         {
             "name": "ear", "source": [3.5, 4.0], "target": [13.5, 14.0], "score": 0.25,
             "confidence": None,
+            "matched": True,
         },
     ]  # fmt: skip
     assert found["recipe"]["name"] == "sift"
@@ -237,3 +239,24 @@ def test_a_name_that_is_accepted_can_be_written(tmp_path: Path) -> None:
     check_output(path)
     write_json(path, {"a": 1})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_pipe_is_refused_before_the_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(BadOutput, match="it is a pipe"):
+        check_output(tmp_path / "pipe.json")
+
+
+def test_links_in_circles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").symlink_to(tmp_path / "b.json")
+    (tmp_path / "b.json").symlink_to(tmp_path / "a.json")
+    with pytest.raises(BadOutput, match="cannot write"):
+        check_output(tmp_path / "a.json")
+
+
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{}")
+    path.chmod(0o640)
+    write_json(path, {"a": 1})
+    assert path.stat().st_mode & 0o777 == 0o640

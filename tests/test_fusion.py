@@ -85,10 +85,31 @@ def test_more_dimensions_than_rows_are_filled_with_zeros():
     assert basis[:, 0].norm() == pytest.approx(1, abs=1e-5)
 
 
-def test_constant_maps_give_zeros_not_nan():
-    flat = FeatureMap("flat", torch.ones(4, 3, 3), grid(3))
+@pytest.mark.parametrize(("channels", "side"), [(4, 3), (64, 15), (64, 60), (1280, 15)])
+def test_constant_maps_give_zeros_not_rounding_noise(channels, side):
+    generator = torch.Generator().manual_seed(0)
+    values = 5 * torch.randn(channels, generator=generator)[:, None, None]
+    flat = FeatureMap("flat", values.expand(channels, side, side), grid(side))
     for reduced in joint_pca(flat, flat, 2):
         assert reduced.values.eq(0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e9])
+@pytest.mark.parametrize(
+    ("rows", "channels"), [(450, 640), (900, 320), (1800, 160)], ids=["gram", "square", "tall"]
+)
+def test_directions_are_orthonormal_at_every_scale(rows, channels, scale):
+    """As of the maps of sd-dino, whose values differ by orders of magnitude between layers."""
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.arange(1, channels + 1) ** -1.0
+    both = scale * (torch.randn(rows, channels, generator=generator) * spread + 3)
+    source, target = both.split(rows // 2)
+    kept = 128
+    _, basis = principal_directions(source, target, kept)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(kept), rtol=0, atol=1e-4)
+    _, plain = principal_directions(source / scale, target / scale, kept)
+    agreement = torch.linalg.svdvals(plain.T @ basis)  # cosines between the two subspaces
+    assert agreement.min() > 0.999
 
 
 def test_pca_beyond_the_channels_is_refused():

@@ -11,7 +11,14 @@ import torch
 import sdcorr
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
-from sdcorr.errors import BadPoints, BadRecipe, OutOfMemory, UnknownName, WeightsNotFound
+from sdcorr.errors import (
+    BadPoints,
+    BadRecipe,
+    NotFinite,
+    OutOfMemory,
+    UnknownName,
+    WeightsNotFound,
+)
 from sdcorr.fusion import Group, MapUse
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
@@ -19,7 +26,7 @@ from sdcorr.pipeline import Pipeline, Recipe, best_apart
 from sdcorr.preprocess import read_points
 from sdcorr.recipes import RECIPES, find_recipe
 from sdcorr.types import Matches
-from tests.tiny import shrink
+from tests.tiny import shrink, write_dinov2
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +196,8 @@ def test_best_apart_by_hand():
 def test_no_mutual_match_gives_an_empty_result(sift):
     flat = np.full((64, 64, 3), 200, np.uint8)
     matches = sift.match(flat, flat)
-    assert len(matches) <= 1  # all cells are equal: only the first one is its own nearest
+    assert len(matches) == 0
+    assert matches.plot().axes
 
 
 # -- points ---------------------------------------------------------------------------------------
@@ -291,6 +299,9 @@ def test_recipes_are_hashable_and_json():
         ((), BadRecipe, "groups with names of their own"),
         ((Group("a", Sift(), (MapUse("rootsift"),)),) * 2, BadRecipe, "names of their own"),
         ((Group("a", Sift(), (MapUse("rootsift"),), 0.0),), BadRecipe, "weight must be positive"),
+        ((Group("a", Sift(), ()),), BadRecipe, "group 'a' uses no maps"),
+        ((Group("a", Sift(), (MapUse("rootsift", pca=0),)),), BadRecipe, "pca must be at least 1"),
+        ((Group("a", Sift(), (MapUse("rootsift", None, (0,)),)),), BadRecipe, "whole factors"),
         ((Group("a", Sift(), (MapUse("rotsift"),)),), UnknownName, "did you mean 'rootsift'"),
         ((Group("a", Dinov2(fit="crop"), (MapUse("token"),)),), BadRecipe, "one of letterbox, str"),
     ],
@@ -323,6 +334,34 @@ def test_an_encoding_serves_another_matcher(sift, photo):
     mutual = dataclasses.replace(find_recipe("sift"), matcher=Nearest(mutual=True))
     encoding = sift.encode(photo)
     assert sdcorr.load(mutual).match(encoding, encoding, [[100, 100]]).matched.all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        ("bfloat16", r"in bfloat16; run again with --dtype float32"),
+        ("float32", "float32$"),
+    ],
+)
+def test_a_map_that_is_not_finite_names_map_and_dtype(dinov2_folder, photo, dtype, words):
+    model = sdcorr.load(
+        shrink(find_recipe("dinov2-b")),
+        models={"dinov2": str(dinov2_folder)}, device="cpu", dtype=dtype,
+    )  # fmt: skip
+    with torch.no_grad():
+        model.backbones["dinov2"].model.encoder.layer[3].norm1.weight.fill_(torch.nan)
+    with pytest.raises(NotFinite, match=f"'token' is not finite, .*{words}"):
+        model.encode(photo)
+
+
+def test_an_encoding_of_other_weights_is_refused(photo, tmp_path):
+    """The same folder, written anew: the config is equal, the weights are not."""
+    recipe, places = shrink(find_recipe("dinov2-b")), {"dinov2": str(tmp_path)}
+    write_dinov2(tmp_path)
+    old = sdcorr.load(recipe, models=places, device="cpu").encode(photo)
+    write_dinov2(tmp_path, mlp_ratio=4)
+    with pytest.raises(BadRecipe, match="other backbones or weights"):
+        sdcorr.load(recipe, models=places, device="cpu").match(old, photo)
 
 
 @pytest.mark.parametrize(

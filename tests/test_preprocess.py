@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -15,9 +16,9 @@ import PIL.Image
 import pytest
 import torch
 
-from sdcorr.errors import BadImage
+from sdcorr.errors import BadImage, BadPoints
 from sdcorr.geometry import Size
-from sdcorr.preprocess import Canvas, Fit, fit, load_image
+from sdcorr.preprocess import Canvas, Fit, fit, load_image, read_points
 from sdcorr.types import Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -607,3 +608,31 @@ def test_a_shifted_spot_is_found_where_it_went(how: Fit, photo_size: tuple[int, 
         found = (weights[:, None] * places).sum(0) / weights.sum()
         # bytes are rounded alike on every side of the spot: a twentieth of a photo pixel
         assert found.tolist() == pytest.approx([x, y], abs=0.05)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_is_turned_once(tmp_path: Path, compression: str | None):
+    photo = PIL.Image.new("RGB", (80, 40))
+    exif = photo.getexif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "a.tif", exif=exif, compression=compression)
+    assert load_image(tmp_path / "a.tif").size == (80, 40)
+
+
+def test_an_image_of_other_pixels_is_refused():
+    with pytest.raises(BadImage, match=r"expected pixels \(H, W, 3\) of uint8, got \(4, 5\)"):
+        Image(np.zeros((4, 5), np.uint8))
+    with pytest.raises(BadImage, match="of float64"):
+        Image(np.zeros((4, 5, 3)))
+
+
+def test_a_pipe_is_no_photo(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadImage, match="is a pipe or a device"):
+        load_image(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "\x1b[31m"])
+def test_names_that_cannot_be_shown_are_refused(name: str):
+    with pytest.raises(BadPoints, match="characters that cannot be shown"):
+        read_points({name: [1, 1]}, Size(10, 10))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -63,13 +64,19 @@ def test_every_python_block_runs(checkout):
     assert len(scope["matches"]) == 2
 
 
-def test_the_example_script_runs(tmp_path, monkeypatch):
-    import runpy
-
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_each_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
     picture = tmp_path / "picture.jpg"
-    monkeypatch.setattr("sys.argv", ["match_two_photos.py", str(picture)])
-    runpy.run_path(str(ROOT / "examples" / "match_two_photos.py"), run_name="__main__")
+    monkeypatch.setattr("sys.argv", [name, str(picture)])
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     assert picture.stat().st_size > 10_000
+
+
+def test_a_turned_photo_is_found_to_within_a_cell(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["turned_photo.py", str(tmp_path / "a.jpg")])
+    runpy.run_path(str(ROOT / "examples" / "turned_photo.py"), run_name="__main__")
+    (error,) = re.findall(r"median error ([0-9.]+) px", capsys.readouterr().out)
+    assert float(error) < 512 / 60
 
 
 def test_the_make_targets_that_the_readme_names_exist():

@@ -82,10 +82,10 @@ def test_values_of_another_shape_than_the_grid_are_refused(shape: tuple[int, ...
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_a_value_that_is_not_finite_names_map_and_dtype(poison: float, dtype: str):
+def test_a_value_that_is_not_finite_names_the_map(poison: float, dtype: str):
     values = torch.zeros(2, 2, 3, dtype=getattr(torch, dtype))
     values[1, 0, 2] = poison
-    with pytest.raises(NotFinite, match=f"'layer11' is not finite in {dtype};.*--dtype float32"):
+    with pytest.raises(NotFinite, match="'layer11' is not finite"):
         FeatureMap("layer11", values, PLAIN)
 
 

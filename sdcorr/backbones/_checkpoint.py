@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from sdcorr.errors import BadCheckpoint
@@ -49,7 +48,8 @@ def load_part(
         unused: prefixes of weights that may be missing since they are never run.
 
     Raises:
-        BadCheckpoint: weights are missing, of another shape, or unreadable.
+        BadCheckpoint: weights are missing, of another shape, unreadable, or more than the config
+            has layers for.
     """
     is_diffusers = kind.__module__.startswith("diffusers.")
     where = folder / subfolder
@@ -62,9 +62,9 @@ def load_part(
                 output_loading_info=True,
                 **{"torch_dtype" if is_diffusers else "dtype": dtype},
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a wrong value in a config raises nearly anything
         reason = " ".join(str(error).split())
         raise BadCheckpoint(f"{where} cannot be loaded as {kind.__name__}: {reason}") from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
@@ -72,6 +72,19 @@ def load_part(
         raise BadCheckpoint(
             f"{where} is no whole {kind.__name__}: {len(missing)} weights are missing, "
             f"first {missing[0]!r}"
+        )
+    parts = {name for name, _ in model.named_children()}
+    surplus = sorted(
+        key
+        for key in report["unexpected_keys"]
+        # transformers' checkpoints may hold heads of other tasks, and tables that are computed now
+        if (is_diffusers or key.split(".")[0] in parts) and "position_ids" not in key
+        if not key.startswith(unused)
+    )
+    if surplus:
+        raise BadCheckpoint(
+            f"{where} holds {len(surplus)} weights that its config.json has no place for, first "
+            f"{surplus[0]!r}"
         )
     if report["mismatched_keys"]:
         first = sorted(map(str, report["mismatched_keys"]))[0]

@@ -32,7 +32,7 @@ class Dinov2:
 
     Args:
         model: hub id or local folder; plain or register checkpoints, small to giant.
-        revision: branch, tag or commit; None is the newest.
+        revision: branch, tag or commit; None is what this machine has, else the newest.
         size: side of the square canvas in pixels, a multiple of the patch (14).
         fit: ``"letterbox"`` or ``"stretch"``.
         block: 0-based transformer block; 11 is the last one of small and base, 23 of large,
@@ -69,7 +69,9 @@ class Dinov2:
         """Load the checkpoint; see ``BackboneConfig.build``."""
         checkpoint = models.resolve(self.weights())
         model = _load(checkpoint.path, runtime)
-        patch, blocks = int(model.config.patch_size), int(model.config.num_hidden_layers)
+        patch, blocks = model.config.patch_size, int(model.config.num_hidden_layers)
+        if not isinstance(patch, int):
+            raise BadCheckpoint(f"{self.model}: patch_size must be one number, got {patch}")
         if self.size < patch or self.size % patch:
             raise BadRecipe(
                 f"dinov2: size must be a multiple of the patch, {patch} px, got {self.size}"
@@ -199,9 +201,12 @@ def _statistics(folder: Path) -> tuple[Tensor, Tensor]:
     mean = config.get("image_mean", IMAGENET_MEAN)
     std = config.get("image_std", IMAGENET_STD)
     try:
-        return torch.tensor(mean).reshape(3, 1, 1), torch.tensor(std).reshape(3, 1, 1)
+        numbers = torch.tensor([mean, std], dtype=torch.float32).reshape(2, 3, 1, 1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadCheckpoint(f"{known}: image_mean and image_std must be three numbers") from error
+    if not torch.isfinite(numbers).all() or not (numbers[1] > 0).all():
+        raise BadCheckpoint(f"{known}: image_mean must be finite and image_std positive")
+    return numbers[0], numbers[1]
 
 
 PLUGIN = Dinov2

@@ -128,8 +128,8 @@ class SiftBackbone:
         radius = round(diameter * RADIUS)
         box = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
         varies = torch.from_numpy(self.cv2.dilate(grey, box) > self.cv2.erode(grey, box))
-        columns, rows = points.floor().long().clamp(min=0).unbind(-1)
-        return varies[rows, columns]
+        columns, rows = points.round().long().unbind(-1)  # the nearest pixel, as OpenCV does
+        return varies[rows.clamp(0, grey.shape[0] - 1), columns.clamp(0, grey.shape[1] - 1)]
 
 
 def _opencv() -> ModuleType:

@@ -39,7 +39,7 @@ class StableDiffusion:
 
     Args:
         model: hub id or local folder in diffusers' layout.
-        revision: branch, tag or commit; None is the newest.
+        revision: branch, tag or commit; None is what this machine has, else the newest.
         size: side of the square canvas in pixels, a multiple of 64.
         fit: ``"letterbox"`` or ``"stretch"``.
         window: side of the windows that cut up the canvas, each its own pass; None is one pass
@@ -194,7 +194,10 @@ class StableDiffusionBackbone:
             read_layers(self.unet, self.config.layers, partial(self._run, part, prompt))
             for part in moved.split(self.runtime.batch)
         ]
-        return {name: torch.cat([part[name] for part in parts]) for name in self.config.layers}
+        # float32 from here on: windows and members are averaged
+        return {
+            name: torch.cat([part[name].float() for part in parts]) for name in self.config.layers
+        }
 
     def _run(self, latents: Tensor, prompt: Tensor) -> object:
         text = prompt.expand(len(latents), -1, -1)
@@ -244,12 +247,11 @@ def _problems(config: StableDiffusion) -> Iterator[str]:
     if not config.layers or len(set(config.layers)) < len(config.layers):
         yield f"layers must be at least one, each once, got {config.layers}"
     try:
-        unknown = _template_fields(config.prompt) - {"category"}
+        config.prompt.format(category="")
+    except (KeyError, IndexError):
+        yield f"the prompt may name {{category}} only, got {config.prompt!r}"
     except ValueError as error:
         yield f"the prompt {config.prompt!r} is no template: {error}"
-    else:
-        if unknown:
-            yield f"the prompt may name {{category}} only, got {config.prompt!r}"
 
 
 def _noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
@@ -260,13 +262,18 @@ def _noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
     if missing := [name for name in names if name not in config]:
         raise BadCheckpoint(f"{checkpoint.path}/scheduler lacks {', '.join(missing)}")
-    if not 0 <= step < config["num_train_timesteps"]:
-        raise BadRecipe(
-            f"stable_diffusion: step must be in 0..{config['num_train_timesteps'] - 1}, got {step}"
+    steps = config["num_train_timesteps"]
+    if not isinstance(steps, int) or step not in range(steps):
+        raise BadRecipe(f"stable_diffusion: step must be in 0..{steps} (exclusive), got {step}")
+    more = ("trained_betas", "rescale_betas_zero_snr")
+    try:
+        scheduler = DDPMScheduler(
+            **{name: config[name] for name in (*names, *more) if name in config}
         )
-    betas = {name: config[name] for name in (*names, "trained_betas") if name in config}
-    kept = DDPMScheduler(**betas).alphas_cumprod[step].item()
-    return kept**0.5, (1 - kept) ** 0.5
+        kept = scheduler.alphas_cumprod[step].item()
+        return kept**0.5, (1 - kept) ** 0.5
+    except Exception as error:  # a wrong value in the config raises nearly anything
+        raise BadCheckpoint(f"{checkpoint.path}/scheduler cannot be used: {error}") from error
 
 
 def _load_unet(checkpoint: Checkpoint, runtime: Runtime) -> UNet2DConditionModel:
@@ -285,6 +292,8 @@ def _load_vae(checkpoint: Checkpoint, runtime: Runtime) -> AutoencoderKL:
 
     decoding = ("decoder.", "post_quant_conv.")
     vae = load_part(AutoencoderKL, checkpoint.path, "vae", runtime.dtype, unused=decoding)
+    if not isinstance(vae.config.scaling_factor, float) or not vae.config.scaling_factor > 0:
+        raise BadCheckpoint(f"{checkpoint.path}/vae/config.json: scaling_factor must be positive")
     del vae.decoder, vae.post_quant_conv
     return vae.to(runtime.device, memory_format=torch.channels_last)
 
@@ -298,6 +307,9 @@ def _try_layers(
     latents = torch.zeros(1, 4, side, side, device=runtime.device, dtype=runtime.dtype)
     text = latents.new_zeros(1, 1, width)
     outputs = read_layers(unet, layers, lambda: unet(latents, 0, encoder_hidden_states=text))
+    for name, output in outputs.items():
+        if output.dim() != 4:
+            raise BadRecipe(f"stable_diffusion: layer {name!r} makes no map, but {output.dim()}-D")
     return {name: output.shape[1] for name, output in outputs.items()}
 
 

@@ -26,6 +26,8 @@ def places_of(
         key, equals, place = value.partition("=")
         if not (key and equals and place):
             raise click.BadParameter(f"expected KEY=PATH, got {value!r}")
+        if key in pairs:
+            raise click.BadParameter(f"{key} is given twice")
         pairs[key] = place
     return pairs
 
@@ -66,13 +68,19 @@ class Progress:
     def step(self, name: str) -> Iterator[None]:
         """One step of the work."""
         self._bar.set_description_str(name, refresh=False)
-        timer = threading.Timer(1.0, self._bar.refresh)
-        timer.start()
+        done = threading.Event()
+        clock = threading.Thread(target=self._tick, args=(done,), daemon=True)
+        clock.start()
         try:
             yield
         finally:
-            timer.cancel()
+            done.set()
+            clock.join()
         self._bar.update()
+
+    def _tick(self, done: threading.Event) -> None:
+        while not done.wait(1.0):
+            self._bar.refresh()
 
     def __enter__(self) -> Progress:
         return self

@@ -26,8 +26,17 @@ STDOUT = Path("-")
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--recipe", "recipe_name", default="sd-dino", show_default=True, metavar="NAME")
-@click.option("--category", metavar="TEXT", help="What the photos show, for the text prompt.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="sd-dino",
+    show_default=True,
+    metavar="NAME",
+    help="One of `sdcorr recipes list`.",
+)
+@click.option(
+    "--category", metavar="TEXT", help="What the photos show, for recipes with a text prompt."
+)
 @click.option(
     "--point",
     "points",
@@ -55,7 +64,7 @@ STDOUT = Path("-")
     multiple=True,
     metavar="KEY=PATH",
     callback=places_of,
-    help="Weights of a backbone: a folder or hub id. KEY as in `sdcorr recipes show`.",
+    help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
 )
 @runtime_options
 @debug
@@ -79,7 +88,8 @@ def match(
     # all that the user can have got wrong is looked at before the expensive work
     recipe = find_recipe(recipe_name).with_models(places)
     _check_category(recipe, category)
-    picture, results = _outputs(source, target, out, json_out)
+    inputs = (source, target) if points_file is None else (source, target, points_file)
+    picture, results = _outputs(inputs, out, json_out)
     photos = load_image(source, category), load_image(target, category)
     wanted = _wanted_points(points, points_file)
     if wanted is not None:
@@ -89,9 +99,9 @@ def match(
     with Progress(steps=4) as progress:
         with progress.step(f"loading {recipe.name}"):
             model = load(recipe, device=device, dtype=dtype, batch=batch)
-        with progress.step(f"reading {source.name}"):
+        with progress.step(f"encoding {source.name}"):
             first = model.encode(photos[0])
-        with progress.step(f"reading {target.name}"):
+        with progress.step(f"encoding {target.name}"):
             second = model.encode(photos[1])
         with progress.step("matching"):
             matches = model.match(first, second, wanted)
@@ -99,43 +109,47 @@ def match(
 
 
 def _outputs(
-    source: Path, target: Path, out: Path | None, json_out: str | None
+    inputs: tuple[Path, ...], out: Path | None, json_out: str | None
 ) -> tuple[Path | None, Path | None]:
     """Where the picture and the JSON go, ``-`` for standard output; None where not wanted."""
     from sdcorr.export import PICTURES, check_output
 
     if out is None and json_out is None:
-        out = Path(f"match-{source.stem[:100]}-{target.stem[:100]}.png")
+        out = Path(f"match-{_cut(inputs[0].stem)}-{_cut(inputs[1].stem)}.png")
     results = Path(json_out) if json_out is not None else None
     if out is not None:
-        check_output(out, (source, target), PICTURES)
+        check_output(out, inputs, PICTURES)
+        import sdcorr.viz  # noqa: F401 - a matplotlib that does not load shows now
     if results is not None and results != STDOUT:
-        check_output(results, (source, target))
+        check_output(results, inputs)
         if out is not None and results.resolve() == out.resolve():
             raise click.UsageError(f"--out and --json name one file, {out}")
     return out, results
 
 
 def _report(matches: Matches, model: Pipeline, picture: Path | None, results: Path | None) -> None:
-    """Print the table, or the JSON; write the files and name them."""
+    """Write the files, then print: a reader that goes away costs nobody the results."""
     from sdcorr.export import matches_to_dict, to_json, write_json, write_picture
 
     piped = results == STDOUT
+    if results is not None and not piped:
+        write_json(results, matches_to_dict(matches, model))
+    if picture is not None:
+        write_picture(picture, matches.plot())
     if piped:
         click.echo(to_json(matches_to_dict(matches, model)))
     else:
         _print_table(matches)
-    if results is not None and not piped:
-        write_json(results, matches_to_dict(matches, model))
-        click.echo(f"wrote {results}")
-    if picture is not None:
-        write_picture(picture, matches.plot())
-        click.echo(f"wrote {picture}", err=piped)
+    for written in (results, picture):
+        if written is not None and written != STDOUT:
+            click.echo(f"wrote {written}", err=piped)
 
 
 def _check_category(recipe: Recipe, category: str | None) -> None:
     from sdcorr.errors import BadRecipe
 
+    if category is not None and not category.strip():
+        raise BadRecipe("the category is empty; name what the photos show, or leave it out")
     if category is not None and not recipe.uses_category:
         raise BadRecipe(
             f"recipe {recipe.name!r} has no prompt that names a category; leave --category out"
@@ -150,24 +164,38 @@ def _wanted_points(points: tuple[tuple[float, float], ...], file: Path | None) -
     if points:
         raise click.UsageError("give --point or --points-file, not both")
     try:
-        values = json.loads(file.read_text())
+        text = file.read_text(encoding="utf-8-sig")  # whatever the locale; a BOM may be there
+        values = json.loads(text, object_pairs_hook=_without_repeats)
     except OSError as error:
         raise BadPoints(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no JSON, or no text at all
-        raise BadPoints(f"{file} is not JSON: {error}") from error
+        raise BadPoints(f"{file} is not JSON of points: {error}") from error
     if not isinstance(values, list | dict):
         raise BadPoints(f'{file} holds no points; expected [[x, y], ...] or {{"name": [x, y]}}')
     return values
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands in it twice")
+    return dict(pairs)
+
+
+def _cut(name: str) -> str:
+    """At most 100 bytes, so that two of them make a file name."""
+    return name.encode(errors="ignore")[:100].decode(errors="ignore")
+
+
 def _print_table(matches: Matches) -> None:
-    """One line per match: name, source x y, target x y, score."""
+    """One line per match: name, source x y, target x y, score, and whether it was rejected."""
     names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
     width = max([4, *map(len, names)])
     click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score")
     rows = zip(
         names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(),
-        strict=True,
+        matches.matched.tolist(), strict=True,
     )  # fmt: skip
-    for name, (sx, sy), (tx, ty), score in rows:
-        click.echo(f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}")
+    for name, (sx, sy), (tx, ty), score, matched in rows:
+        note = "" if matched else "  no match"
+        click.echo(f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}{note}")

@@ -34,13 +34,16 @@ class Nearest:
     def __call__(self, similarity: Similarity, points: Tensor) -> Matches:
         """Matches of ``(N, 2)`` source pixels.
 
-        The margin compares with the best allowed cell more than two cells away, in rows or
-        columns. Ties go to the first cell, row by row.
+        A match is rejected (``matched`` False) where no cell has a similarity above 0, as for a
+        flat place. The margin compares with the best allowed cell more than two cells away, in
+        rows or columns. Ties go to the first cell, row by row.
         """
         step = max(1, TILE // (similarity.target.shape[0] * similarity.target.shape[1]))
         tiles = [self._match(similarity, tile) for tile in points.split(step)]
         target, score, margin, peak, cycle, mutual = map(torch.cat, zip(*tiles, strict=True))
-        matched = mutual if self.mutual else torch.ones_like(mutual)
+        matched = score > 0  # a flat place is similar to nothing, and so matches nothing
+        if self.mutual:
+            matched &= mutual
         return Matches(points, target, score, margin, cycle, peak, matched)
 
     def _match(self, similarity: Similarity, points: Tensor) -> tuple[Tensor, ...]:
@@ -80,11 +83,11 @@ def best_cells(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def best_elsewhere(rows: Tensor, cell: Tensor, grid: Grid) -> Tensor:
     """Highest similarity more than two cells away from ``cell``: ``(N,)``, -inf where none."""
-    index = torch.arange(rows.shape[1], device=rows.device)
-    width = grid.shape[1]
-    far_rows = (index // width - (cell // width)[:, None]).abs() > ELSEWHERE  # (N, h*w)
-    far_columns = (index % width - (cell % width)[:, None]).abs() > ELSEWHERE
-    return rows.masked_fill(~(far_rows | far_columns), -torch.inf).amax(dim=1)
+    height, width = grid.shape
+    down = torch.arange(height, device=rows.device) - (cell // width)[:, None]  # (N, h)
+    along = torch.arange(width, device=rows.device) - (cell % width)[:, None]  # (N, w)
+    near = (down.abs() <= ELSEWHERE)[:, :, None] & (along.abs() <= ELSEWHERE)[:, None, :]
+    return rows.masked_fill(near.flatten(1), -torch.inf).amax(dim=1)
 
 
 def mean_of_allowed(rows: Tensor) -> Tensor:

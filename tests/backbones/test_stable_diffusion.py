@@ -291,7 +291,7 @@ def test_fields_out_of_range_are_refused(config, changes, message):
 
 
 def test_a_step_past_the_schedule(config):
-    with pytest.raises(BadRecipe, match=r"step must be in 0\.\.999, got 1000"):
+    with pytest.raises(BadRecipe, match=r"step must be in 0\.\.1000 \(exclusive\), got 1000"):
         replace(config, step=1000).build(Runtime())
 
 
@@ -320,3 +320,77 @@ def test_a_unet_for_inpainting_is_refused(tmp_path_factory, config):
     folder = write_stable_diffusion(tmp_path_factory.mktemp("inpainting"), in_channels=9)
     with pytest.raises(BadCheckpoint, match="no text-to-image UNet"):
         replace(config, model=str(folder)).build(Runtime())
+
+
+def copy_of(sd_folder, tmp_path):
+    return shutil.copytree(sd_folder, tmp_path / "sd")
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_weights_in_the_older_names_of_attention_load_the_same(sd_folder, config, photo, tmp_path):
+    """Stable Diffusion 1.5's VAE is stored with key, query, value and proj_attn."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of(sd_folder, tmp_path)
+    path = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = {}
+    for name, value in load_file(path).items():
+        for new, old in older.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
+        tensors[name] = value
+    assert "encoder.mid_block.attentions.0.query.weight" in tensors
+    save_file(tensors, path, metadata={"format": "pt"})
+    found = extract(replace(config, model=str(folder)), photo)
+    for name, expected in extract(config, photo).items():
+        assert torch.equal(found[name].values, expected.values)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("text_encoder", {"num_hidden_layers": 1}, "no place for"),
+        ("vae", {"use_quant_conv": False}, "no place for"),
+        ("vae", {"scaling_factor": 0}, "scaling_factor must be positive"),
+        ("unet", {"norm_num_groups": 0}, "cannot be loaded"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_refused(
+    sd_folder, config, photo, tmp_path, part, changes, words
+):
+    folder = copy_of(sd_folder, tmp_path)
+    change_json(folder / part / "config.json", **changes)
+    with pytest.raises(BadCheckpoint, match=words):
+        extract(replace(config, model=str(folder)), photo)
+
+
+@pytest.mark.parametrize("changes", [{"beta_schedule": "odd"}, {"beta_start": "a"}])
+def test_a_scheduler_that_cannot_be_used(sd_folder, config, tmp_path, changes):
+    folder = copy_of(sd_folder, tmp_path)
+    change_json(folder / "scheduler" / "scheduler_config.json", **changes)
+    with pytest.raises(BadCheckpoint, match="scheduler cannot be used"):
+        replace(config, model=str(folder)).build(Runtime())
+
+
+def test_a_schedule_rescaled_to_zero_snr_is_honoured(sd_folder, config, tmp_path, backbone):
+    folder = copy_of(sd_folder, tmp_path)
+    change_json(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+    assert replace(config, model=str(folder)).build(Runtime()).signal != backbone.signal
+
+
+def test_a_layer_that_makes_no_map_is_refused(config):
+    with pytest.raises(BadRecipe, match="'time_embedding' makes no map, but 2-D"):
+        replace(config, layers=("time_embedding",)).build(Runtime())
+
+
+def test_half_precision_is_averaged_in_float32(config, photo):
+    """Four windows of 20000 in float16 would sum to infinity."""
+    backbone = config.build(Runtime(dtype=torch.float16))
+    backbone.unet.up_blocks[1].attentions[1].register_forward_hook(
+        lambda _module, _inputs, output: (torch.full_like(output[0], 20000.0),)
+    )
+    (maps,) = backbone.extract([load_image(photo)])
+    assert maps[LAYERS[1]].values.eq(20000).all()

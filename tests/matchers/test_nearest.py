@@ -169,6 +169,18 @@ def test_one_cell_grids():
     assert matches.matched.tolist() == [True]
 
 
+@pytest.mark.parametrize("mutual", [True, False])
+def test_a_flat_place_matches_nothing(mutual):
+    one = random_map(LANDSCAPE, 0)
+    values = one.values.clone()
+    values[:, 2, 2] = 0
+    flat = FeatureMap("flat", values, LANDSCAPE)
+    points = LANDSCAPE.centers()[[2 * 6 + 2, 2 * 6 + 4]]
+    matches = Nearest(mutual=mutual)(FusedSimilarity(flat, one), points)
+    assert matches.matched.tolist() == [False, True]
+    assert matches.score[0].item() == 0
+
+
 def test_tiles_do_not_change_the_matches(monkeypatch):
     similarity, points = pair(), points_on(LANDSCAPE, 50)
     whole = Nearest()(similarity, points)
