@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sdcorr.geometry import Size as Size
     from sdcorr.pipeline import Fused as Fused
     from sdcorr.pipeline import Pipeline as Pipeline
-    from sdcorr.pipeline import Recipe as Recipe
     from sdcorr.preprocess import load_image as load_image
+    from sdcorr.recipe import Recipe as Recipe
     from sdcorr.recipes import load as load
     from sdcorr.runtime import Runtime as Runtime
     from sdcorr.types import Encoding as Encoding
@@ -50,7 +50,7 @@ _HOMES = {
     "load_image": "preprocess",
     "Pipeline": "pipeline",
     "Fused": "pipeline",
-    "Recipe": "pipeline",
+    "Recipe": "recipe",
     "load": "recipes",
 }
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -9,7 +9,8 @@ from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
 from sdcorr.errors import UnknownName
 from sdcorr.fusion import Group, MapUse
-from sdcorr.pipeline import Pipeline, Recipe
+from sdcorr.pipeline import Pipeline
+from sdcorr.recipe import Recipe
 from sdcorr.runtime import resolve_runtime
 
 DEFAULT = "sd-dino"

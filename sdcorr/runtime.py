@@ -82,15 +82,20 @@ def memory_in_words(recipe: str, runtime: Runtime) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        words = str(error).lower()
-        told = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not told and "allocate memory" not in words and "out of memory" not in words:
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
             f"out of memory on {runtime.device} in {runtime.dtype_name} with recipe {recipe!r}; "
             f"lower --batch (now {runtime.batch}), use --dtype bfloat16 or float16, another "
             "--device, or a smaller recipe"
         ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is one of the errors by which Python and torch's devices say so."""
+    words = str(error).lower()
+    told = "allocate memory" in words or "out of memory" in words
+    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def available_devices() -> list[str]:

@@ -24,6 +24,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("preprocess",),
     ("plugins", "models"),
     ("backbones", "fusion", "matchers", "viz"),
+    ("recipe",),
     ("pipeline",),
     ("recipes",),
     ("export",),
@@ -103,10 +104,10 @@ def test_half_a_pixel_has_one_owner(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_and_functions_stay_short(path):
     text = path.read_text()
-    assert text.count("\n") < 400
+    assert text.count("\n") < 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 80, node.name
+            assert node.end_lineno - node.lineno < 60, node.name
 
 
 def test_no_pickle_is_ever_read():

@@ -22,8 +22,9 @@ from sdcorr.errors import (
 from sdcorr.fusion import Group, MapUse
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
-from sdcorr.pipeline import Pipeline, Recipe, best_apart
+from sdcorr.pipeline import Pipeline, best_apart
 from sdcorr.preprocess import read_points
+from sdcorr.recipe import Recipe
 from sdcorr.recipes import RECIPES, find_recipe
 from sdcorr.types import Matches
 from tests.tiny import shrink, write_dinov2

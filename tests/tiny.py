@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sdcorr.fusion import Group
-from sdcorr.pipeline import Recipe
+from sdcorr.recipe import Recipe
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 WORDS = ("a", "photo", "of", "cat", "dog", "object")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sdcorr.errors import BadCheckpoint
+from sdcorr.runtime import is_out_of_memory
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -62,23 +63,33 @@ def load_part(
                 output_loading_info=True,
                 **{"torch_dtype" if is_diffusers else "dtype": dtype},
             )
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # a wrong value in a config raises nearly anything
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise BadCheckpoint(f"{where} cannot be loaded as {kind.__name__}: {reason}") from error
+    _check_whole(model, report, where, unused)
+    loaded: Model = model.eval().requires_grad_(False)
+    return loaded
+
+
+def _check_whole(
+    model: nn.Module, report: dict[str, Any], where: Path, unused: tuple[str, ...]
+) -> None:
+    """Refuse a model some of whose weights were missing, left over, or of another shape."""
+    name = type(model).__name__
+    from_diffusers = type(model).__module__.startswith("diffusers.")
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
     if missing:
         raise BadCheckpoint(
-            f"{where} is no whole {kind.__name__}: {len(missing)} weights are missing, "
-            f"first {missing[0]!r}"
+            f"{where} is no whole {name}: {len(missing)} weights are missing, first {missing[0]!r}"
         )
     parts = {name for name, _ in model.named_children()}
     surplus = sorted(
         key
         for key in report["unexpected_keys"]
         # transformers' checkpoints may hold heads of other tasks, and tables that are computed now
-        if (is_diffusers or key.split(".")[0] in parts) and "position_ids" not in key
+        if (from_diffusers or key.split(".")[0] in parts) and "position_ids" not in key
         if not key.startswith(unused)
     )
     if surplus:
@@ -89,8 +100,6 @@ def load_part(
     if report["mismatched_keys"]:
         first = sorted(map(str, report["mismatched_keys"]))[0]
         raise BadCheckpoint(f"{where} does not fit its config.json: {first} has another shape")
-    loaded: Model = model.eval().requires_grad_(False)
-    return loaded
 
 
 @contextmanager

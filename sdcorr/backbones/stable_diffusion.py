@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from sdcorr import models
-from sdcorr.backbones._checkpoint import load_part, read_config
+from sdcorr.backbones._diffusion_parts import channels_of, load_unet, load_vae, noising
 from sdcorr.backbones._taps import read_layers
 from sdcorr.backbones._text import Prompts
 from sdcorr.backbones._windows import cut_windows, merge_windows, window_starts
-from sdcorr.errors import BadCheckpoint, BadRecipe
+from sdcorr.errors import BadRecipe
 from sdcorr.models import Checkpoint
 from sdcorr.preprocess import fit
 from sdcorr.runtime import Runtime
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
 CELL = 64  # px of the coarsest map: on multiples of it, windows share their cells
-LATENT = 8  # px of one latent cell
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,11 @@ class StableDiffusion:
     def build(self, runtime: Runtime) -> StableDiffusionBackbone:
         """Load all but the text encoder's weights and the VAE's decoder."""
         checkpoint = models.resolve(self.weights())
-        signal, noise = _noising(checkpoint, self.step)
-        unet, vae = _load_unet(checkpoint, runtime), _load_vae(checkpoint, runtime)
+        signal, noise = noising(checkpoint, self.step)
+        unet, vae = load_unet(checkpoint, runtime), load_vae(checkpoint, runtime)
         width = int(unet.config.cross_attention_dim)
         prompts = Prompts(checkpoint, runtime, width)
-        channels = _try_layers(unet, self.layers, runtime, width)
+        channels = channels_of(unet, self.layers, runtime, width)
         return StableDiffusionBackbone(
             self, runtime, checkpoint, unet, vae, prompts, signal, noise, channels
         )
@@ -252,65 +251,6 @@ def _problems(config: StableDiffusion) -> Iterator[str]:
         yield f"the prompt may name {{category}} only, got {config.prompt!r}"
     except ValueError as error:
         yield f"the prompt {config.prompt!r} is no template: {error}"
-
-
-def _noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
-    """``sqrt(abar)`` and ``sqrt(1 - abar)`` at the step, from the scheduler's betas."""
-    from diffusers import DDPMScheduler
-
-    config = read_config(checkpoint.path, "scheduler/scheduler_config.json")
-    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
-    if missing := [name for name in names if name not in config]:
-        raise BadCheckpoint(f"{checkpoint.path}/scheduler lacks {', '.join(missing)}")
-    steps = config["num_train_timesteps"]
-    if not isinstance(steps, int) or step not in range(steps):
-        raise BadRecipe(f"stable_diffusion: step must be in 0..{steps} (exclusive), got {step}")
-    more = ("trained_betas", "rescale_betas_zero_snr")
-    try:
-        scheduler = DDPMScheduler(
-            **{name: config[name] for name in (*names, *more) if name in config}
-        )
-        kept = scheduler.alphas_cumprod[step].item()
-        return kept**0.5, (1 - kept) ** 0.5
-    except Exception as error:  # a wrong value in the config raises nearly anything
-        raise BadCheckpoint(f"{checkpoint.path}/scheduler cannot be used: {error}") from error
-
-
-def _load_unet(checkpoint: Checkpoint, runtime: Runtime) -> UNet2DConditionModel:
-    from diffusers import UNet2DConditionModel
-
-    unet = load_part(UNet2DConditionModel, checkpoint.path, "unet", runtime.dtype)
-    if unet.config.in_channels != 4 or unet.config.addition_embed_type is not None:
-        raise BadCheckpoint(
-            f"{checkpoint.path}/unet is no text-to-image UNet of Stable Diffusion 1.x or 2.x"
-        )
-    return unet.to(runtime.device, memory_format=torch.channels_last)
-
-
-def _load_vae(checkpoint: Checkpoint, runtime: Runtime) -> AutoencoderKL:
-    from diffusers import AutoencoderKL
-
-    decoding = ("decoder.", "post_quant_conv.")
-    vae = load_part(AutoencoderKL, checkpoint.path, "vae", runtime.dtype, unused=decoding)
-    if not isinstance(vae.config.scaling_factor, float) or not vae.config.scaling_factor > 0:
-        raise BadCheckpoint(f"{checkpoint.path}/vae/config.json: scaling_factor must be positive")
-    del vae.decoder, vae.post_quant_conv
-    return vae.to(runtime.device, memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def _try_layers(
-    unet: UNet2DConditionModel, layers: Sequence[str], runtime: Runtime, width: int
-) -> dict[str, int]:
-    """Channels of each layer, by a pass over the smallest latent; unknown layers show here."""
-    side = CELL // LATENT
-    latents = torch.zeros(1, 4, side, side, device=runtime.device, dtype=runtime.dtype)
-    text = latents.new_zeros(1, 1, width)
-    outputs = read_layers(unet, layers, lambda: unet(latents, 0, encoder_hidden_states=text))
-    for name, output in outputs.items():
-        if output.dim() != 4:
-            raise BadRecipe(f"stable_diffusion: layer {name!r} makes no map, but {output.dim()}-D")
-    return {name: output.shape[1] for name, output in outputs.items()}
 
 
 PLUGIN = StableDiffusion

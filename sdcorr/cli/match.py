@@ -17,7 +17,8 @@ from sdcorr.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from sdcorr.pipeline import Pipeline, Recipe
+    from sdcorr.pipeline import Pipeline
+    from sdcorr.recipe import Recipe
     from sdcorr.types import Matches
 
 STDOUT = Path("-")

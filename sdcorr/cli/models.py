@@ -10,7 +10,7 @@ import click
 from sdcorr.cli._options import debug, hide_downloads_off_terminal, places_of
 
 if TYPE_CHECKING:
-    from sdcorr.pipeline import Recipe
+    from sdcorr.recipe import Recipe
     from sdcorr.types import Weights
 
 

@@ -10,7 +10,7 @@ import click
 from sdcorr.cli._options import debug
 
 if TYPE_CHECKING:
-    from sdcorr.pipeline import Recipe
+    from sdcorr.recipe import Recipe
 
 
 @click.group()

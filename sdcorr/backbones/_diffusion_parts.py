@@ -1,0 +1,77 @@
+"""The parts of a Stable Diffusion checkpoint, loaded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from sdcorr.backbones._checkpoint import load_part, read_config
+from sdcorr.backbones._taps import read_layers
+from sdcorr.errors import BadCheckpoint, BadRecipe
+from sdcorr.models import Checkpoint
+from sdcorr.runtime import Runtime
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+SMALLEST = 8  # latent cells a side: one cell of the UNet's coarsest map
+
+
+def noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
+    """``sqrt(abar)`` and ``sqrt(1 - abar)`` at the step, from the scheduler's betas."""
+    from diffusers import DDPMScheduler
+
+    config = read_config(checkpoint.path, "scheduler/scheduler_config.json")
+    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    if missing := [name for name in names if name not in config]:
+        raise BadCheckpoint(f"{checkpoint.path}/scheduler lacks {', '.join(missing)}")
+    steps = config["num_train_timesteps"]
+    if not isinstance(steps, int) or step not in range(steps):
+        raise BadRecipe(f"stable_diffusion: step must be in 0..{steps} (exclusive), got {step}")
+    more = ("trained_betas", "rescale_betas_zero_snr")
+    try:
+        scheduler = DDPMScheduler(
+            **{name: config[name] for name in (*names, *more) if name in config}
+        )
+        kept = scheduler.alphas_cumprod[step].item()
+        return kept**0.5, (1 - kept) ** 0.5
+    except Exception as error:  # a wrong value in the config raises nearly anything
+        raise BadCheckpoint(f"{checkpoint.path}/scheduler cannot be used: {error}") from error
+
+
+def load_unet(checkpoint: Checkpoint, runtime: Runtime) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
+    unet = load_part(UNet2DConditionModel, checkpoint.path, "unet", runtime.dtype)
+    if unet.config.in_channels != 4 or unet.config.addition_embed_type is not None:
+        raise BadCheckpoint(
+            f"{checkpoint.path}/unet is no text-to-image UNet of Stable Diffusion 1.x or 2.x"
+        )
+    return unet.to(runtime.device, memory_format=torch.channels_last)
+
+
+def load_vae(checkpoint: Checkpoint, runtime: Runtime) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    decoding = ("decoder.", "post_quant_conv.")
+    vae = load_part(AutoencoderKL, checkpoint.path, "vae", runtime.dtype, unused=decoding)
+    if not isinstance(vae.config.scaling_factor, float) or not vae.config.scaling_factor > 0:
+        raise BadCheckpoint(f"{checkpoint.path}/vae/config.json: scaling_factor must be positive")
+    del vae.decoder, vae.post_quant_conv
+    return vae.to(runtime.device, memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def channels_of(
+    unet: UNet2DConditionModel, layers: Sequence[str], runtime: Runtime, width: int
+) -> dict[str, int]:
+    """Channels of each layer, by a pass over the smallest latent; unknown layers show here."""
+    latents = torch.zeros(1, 4, SMALLEST, SMALLEST, device=runtime.device, dtype=runtime.dtype)
+    text = latents.new_zeros(1, 1, width)
+    outputs = read_layers(unet, layers, lambda: unet(latents, 0, encoder_hidden_states=text))
+    for name, output in outputs.items():
+        if output.dim() != 4:
+            raise BadRecipe(f"stable_diffusion: layer {name!r} makes no map, but {output.dim()}-D")
+    return {name: output.shape[1] for name, output in outputs.items()}
