@@ -231,7 +231,7 @@ def test_a_closed_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_device_in_a_closed_folder_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "open", forbid)  # as /dev is to all but root
-    check_output(Path("/dev/null"))
+    assert check_output(Path("/dev/null")) is None
 
 
 def test_a_name_that_is_accepted_can_be_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sdcorr.errors import UnknownName
+from sdcorr.errors import BadRecipe, UnknownName
 
 
 class _Done(Exception):
@@ -34,7 +34,7 @@ def read_layers(
 
     Raises:
         UnknownName: the model has no such layer.
-        RuntimeError: the forward pass ended without running a layer.
+        BadRecipe: the forward pass ended without running a layer, as for a list of layers.
     """
     outputs: dict[str, Tensor] = {}
     with ExitStack() as hooks:
@@ -43,7 +43,7 @@ def read_layers(
         with suppress(_Done):
             forward()
     if missing := [name for name in layers if name not in outputs]:
-        raise RuntimeError(f"the forward pass never ran {missing}")
+        raise BadRecipe(f"the forward pass never runs layer {missing[0]!r}; name one that it runs")
     return {name: outputs[name] for name in layers}
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sdcorr.backbones._taps import read_layers
-from sdcorr.errors import UnknownName
+from sdcorr.errors import BadRecipe, UnknownName
 
 
 class Chain(nn.Module):
@@ -55,5 +55,5 @@ def test_an_unknown_layer_is_named_with_its_nearest():
 
 
 def test_a_layer_that_never_runs_is_an_error():
-    with pytest.raises(RuntimeError, match="never ran"):
+    with pytest.raises(BadRecipe, match="never runs layer 'first'"):
         read_layers(Chain(), ["first"], lambda: None)
