@@ -41,7 +41,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             about="Stable Diffusion 1.5 and DINOv2-B, fused",
             paper="A Tale of Two Features, Zhang et al., NeurIPS 2023, sections 3 and 4",
-            memory="7.6 GB, the whole process, CPU, float32 (eval/footprint.py)",
+            memory="7.7 GB, the whole process, CPU, float32 (eval/footprint.py)",
             deviations=(
                 'text prompt "a photo of {category}" ("" without one), not the learned caption '
                 "of ODISE, whose weights are research-only",
@@ -83,7 +83,7 @@ RECIPES: dict[str, Recipe] = {
             groups=(Group(name="sift", backbone=Sift(), maps=(MapUse("rootsift"),)),),
             about="dense RootSIFT; no weights. Finds like texture, not like parts",
             paper="Lowe 2004; Arandjelovic and Zisserman 2012",
-            memory="0.6 GB, the whole process, CPU, float32 (eval/footprint.py)",
+            memory="0.5 GB, the whole process, CPU, float32 (eval/footprint.py)",
         ),
     )
 }
