@@ -70,7 +70,7 @@ def check_output(path: Path, inputs: tuple[Path, ...] = (), endings: tuple[str, 
         if not path.parent.is_dir():
             raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
         if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-            raise BadOutput(f"cannot write {path}: it is one of the photos to be read")
+            raise BadOutput(f"cannot write {path}: it is one of the files to be read")
         if path.is_fifo():
             raise BadOutput(f"cannot write {path}: it is a pipe; give a file, or - for --json")
         if path.exists() and not os.access(path, os.W_OK):

@@ -252,11 +252,11 @@ BAD = {
     "out in no folder": ("{} --out nowhere/out.png", "there is no folder nowhere; make it first"),
     "out a folder": ("{} --out folder.png", "it is a folder; give a file name"),
     "out unknown": ("{} --out out.bmp", "expected a name that ends in .png"),
-    "out a photo": ("{} --out a.jpg", "it is one of the photos to be read"),
+    "out a photo": ("{} --out a.jpg", "it is one of the files to be read"),
     "out too long": (f"{{}} --out {'n' * 300}.png", "name too long"),
     "json in no folder": ("{} --json nowhere/out.json", "there is no folder nowhere; make it"),
     "json a folder": ("{} --json folder", "it is a folder; give a file name"),
-    "json a photo": ("{} --json ./b.png", "it is one of the photos to be read"),
+    "json a photo": ("{} --json ./b.png", "it is one of the files to be read"),
     "json over the picture": ("{} --out o.png --json ./o.png", "o.png"),
 }  # fmt: skip
 POINTS = {
