@@ -53,5 +53,5 @@ def other_photo() -> np.ndarray:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("the annotated pairs in ../shared/data are not here")
+        pytest.skip("the annotated pairs are not beside the checkout (../shared/data)")
     return SHARED
