@@ -23,6 +23,9 @@ import sdcorr
 from sdcorr.recipes import find_recipe
 from sdcorr.runtime import resolve_runtime
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkpoint writers are the tests'
+from tests import tiny
+
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -121,45 +124,21 @@ def resident() -> float:
 
 def write_dinov2(folder: Path) -> None:
     """DINOv2-B with random weights."""
-    from transformers import Dinov2Config, Dinov2Model
-
-    config = Dinov2Config(
-        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, image_size=518, patch_size=14
-    )
-    Dinov2Model(config).save_pretrained(folder)
+    tiny.write_dinov2(folder, hidden_size=768, num_attention_heads=12, mlp_ratio=4)
 
 
 def write_stable_diffusion(folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights; the tokenizer of the tests, made to its size."""
-    from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from tests.tiny import write_tokenizer
-
-    UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=768, attention_head_dim=8
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-    ).save_pretrained(folder / "vae")
-    words = write_tokenizer(folder / "tokenizer")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=words,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-        )
-    ).save_pretrained(folder / "text_encoder")
-    PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-    ).save_pretrained(folder / "scheduler")
+    """Stable Diffusion 1.5 with random weights, and the tokenizer of the tests."""
+    tiny.write_stable_diffusion(
+        folder,
+        vae={"block_out_channels": (128, 256, 512, 512), "norm_num_groups": 32}
+        | {"layers_per_block": 2},
+        text={"hidden_size": 768, "intermediate_size": 3072}
+        | {"num_hidden_layers": 12, "num_attention_heads": 12},
+        block_out_channels=(320, 640, 1280, 1280),
+        cross_attention_dim=768,
+        norm_num_groups=32,
+    )
 
 
 if __name__ == "__main__":

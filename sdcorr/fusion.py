@@ -153,7 +153,7 @@ def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tup
         by falling variance; zero where the rows have no variance left.
     """
     rows = torch.cat([source, target])
-    # float64: the small Gram matrix squares the spread of the spectrum; mps has neither
+    # float64: the Gram matrix squares the spread of the spectrum; mps has neither it nor eigh
     exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
     mean = exact.mean(dim=0)
     centred = exact - mean
@@ -168,7 +168,8 @@ def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tup
     floor = count * torch.maximum(eps * values.max(), (input_eps * mean.norm()) ** 2)
     basis = unit(directions, dim=0) * (values > floor)
     basis = basis.flip(1)[:, :dimensions]  # eigh sorts by rising values
-    return mean.to(source), F.pad(basis, (0, dimensions - basis.shape[1])).to(source)
+    basis = F.pad(basis, (0, dimensions - basis.shape[1]))
+    return mean.to(source.dtype).to(source.device), basis.to(source.dtype).to(source.device)
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:

@@ -29,15 +29,6 @@ SIFT = ("match", "a.jpg", "b.png", "--recipe", "sift")
 EVERY_RECIPE = ("sd-dino", "dinov2-b", "sd15", "sift")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny models gain nothing from threads, and lose much where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclasses.dataclass(frozen=True)
 class Done:
     status: int

@@ -46,8 +46,16 @@ def write_dinov2(folder: Path, registers: bool = False, **changes: Any) -> Path:
     return folder
 
 
-def write_stable_diffusion(folder: Path, **unet_changes: Any) -> Path:
-    """A Stable Diffusion 1.x whose UNet has the real blocks, 32 to 64 channels wide."""
+def write_stable_diffusion(
+    folder: Path,
+    vae: dict[str, Any] | None = None,
+    text: dict[str, Any] | None = None,
+    **unet_changes: Any,
+) -> Path:
+    """A Stable Diffusion 1.x whose UNet has the real blocks, 32 to 64 channels wide.
+
+    ``vae``, ``text`` and the rest change fields of the three configs.
+    """
     from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -60,27 +68,27 @@ def write_stable_diffusion(folder: Path, **unet_changes: Any) -> Path:
         "attention_head_dim": 8,
     } | unet_changes
     UNet2DConditionModel(**unet).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=512,
-    ).save_pretrained(folder / "vae")
+    autoencoder = {
+        "block_out_channels": (8, 8, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "sample_size": 512,
+    } | (vae or {})
+    AutoencoderKL(**autoencoder).save_pretrained(folder / "vae")
     vocabulary = write_tokenizer(folder / "tokenizer")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=vocabulary,
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            bos_token_id=vocabulary - 2,
-            eos_token_id=vocabulary - 1,
-        )
-    ).save_pretrained(folder / "text_encoder")
+    encoder = {
+        "vocab_size": vocabulary,
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+    } | (text or {})
+    CLIPTextModel(CLIPTextConfig(**encoder)).save_pretrained(folder / "text_encoder")
     PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
