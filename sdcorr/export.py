@@ -1,18 +1,12 @@
-"""Results as files: whole or not at all."""
+"""Matches as JSON, figures as picture files."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdcorr.errors import BadOutput
+from sdcorr.files import replacing
 from sdcorr.pipeline import Pipeline
 from sdcorr.types import Image, Matches
 
@@ -50,85 +44,11 @@ def matches_to_dict(matches: Matches, model: Pipeline) -> dict[str, Any]:
     }
 
 
-def check_output(path: Path, inputs: tuple[Path, ...] = (), endings: tuple[str, ...] = ()) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
-
-    Args:
-        path: where a result is to go.
-        inputs: files that must not be overwritten.
-        endings: allowed endings of the name; empty allows all.
-
-    Raises:
-        BadOutput: the folder is missing or closed, the path is a folder or an input, or the
-            ending is unknown.
-    """
-    if endings and path.suffix.lower() not in endings:
-        raise BadOutput(f"cannot write {path}: expected a name that ends in {', '.join(endings)}")
-    try:
-        if path.is_dir():
-            raise BadOutput(f"cannot write {path}: it is a folder; give a file name")
-        if not path.parent.is_dir():
-            raise BadOutput(f"cannot write {path}: there is no folder {path.parent}; make it first")
-        if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
-            raise BadOutput(f"cannot write {path}: it is one of the files to be read")
-        if path.is_fifo():
-            raise BadOutput(f"cannot write {path}: it is a pipe; give a file, or - for --json")
-        if path.exists() and not os.access(path, os.W_OK):
-            raise BadOutput(f"cannot write {path}: it is read-only")
-        if not _is_device(path):
-            probe = _temporary(path.resolve())
-            probe.open("wb").close()
-            probe.unlink()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that go in circles
-        reason = getattr(error, "strerror", None) or error
-        raise BadOutput(f"cannot write {str(path)[:300]}: {reason}") from error
-
-
-def to_json(value: dict[str, Any]) -> str:
-    """JSON as files and standard output get it; NaN is an error, as no reader takes it."""
-    return json.dumps(value, indent=2, allow_nan=False)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON, replacing the file at once when it is whole."""
-    with _replacing(path) as temporary:
-        temporary.write_text(to_json(value) + "\n", encoding="utf-8")
-
-
 def write_picture(path: Path, figure: Figure) -> None:
     """Write a figure in the format its name ends in, replacing the file when it is whole."""
-    with _replacing(path) as temporary, warnings.catch_warnings():
+    with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the font lacks
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of ``path`` if nothing goes wrong."""
-    if _is_device(path):
-        yield path
-        return
-    home = path.resolve()
-    temporary = _temporary(home)
-    try:
-        yield temporary
-        if home.exists():
-            shutil.copymode(home, temporary)
-        temporary.replace(home)
-    except OSError as error:
-        raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_device(path: Path) -> bool:
-    """A device or a pipe: it can be written to, never replaced."""
-    return path.exists() and not path.is_file()
-
-
-def _temporary(path: Path) -> Path:
-    """A new name beside it, also for another process or thread that writes there now."""
-    return path.with_name(f".sdcorr-{secrets.token_hex(8)}.tmp")
 
 
 def _photo(image: Image | None) -> dict[str, Any] | None:

@@ -18,16 +18,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands above it, never what stands beside or below it.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("geometry",),
-    ("runtime",),
+    ("geometry", "files"),
+    ("runtime", "pairs"),
     ("types",),
     ("preprocess",),
-    ("plugins", "models"),
-    ("backbones", "fusion", "matchers", "viz"),
-    ("recipe",),
+    ("plugins", "models", "metrics"),
+    ("backbones", "fusion", "matchers", "datasets", "viz"),
+    ("recipe", "cache"),
     ("pipeline",),
     ("recipes",),
-    ("export",),
+    ("export", "evaluation"),
+    ("records",),
+    ("runs", "scores"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(TIERS) for name in names}

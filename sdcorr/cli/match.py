@@ -113,7 +113,8 @@ def _outputs(
     inputs: tuple[Path, ...], out: Path | None, json_out: str | None
 ) -> tuple[Path | None, Path | None]:
     """Where the picture and the JSON go, ``-`` for standard output; None where not wanted."""
-    from sdcorr.export import PICTURES, check_output
+    from sdcorr.export import PICTURES
+    from sdcorr.files import check_output
 
     if out is None and json_out is None:
         out = Path(f"match-{_cut(inputs[0].stem)}-{_cut(inputs[1].stem)}.png")
@@ -130,7 +131,8 @@ def _outputs(
 
 def _report(matches: Matches, model: Pipeline, picture: Path | None, results: Path | None) -> None:
     """Write the files, then print: a reader that goes away costs nobody the results."""
-    from sdcorr.export import matches_to_dict, to_json, write_json, write_picture
+    from sdcorr.export import matches_to_dict, write_picture
+    from sdcorr.files import to_json, write_json
 
     piped = results == STDOUT
     if results is not None and not piped:
