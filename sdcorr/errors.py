@@ -32,6 +32,22 @@ class BadOutput(SdcorrError):
     """A file that could not be written; found before the expensive work begins."""
 
 
+class BadDataset(SdcorrError):
+    """A folder that is not the data set, or only part of it, or a selection with no pairs."""
+
+
+class BadRun(SdcorrError):
+    """A run folder that is busy, unfinished, or made in another way than it is now asked for."""
+
+
+class BadScore(SdcorrError):
+    """A threshold or a comparison that these records cannot be scored by."""
+
+
+class BadLaunch(SdcorrError):
+    """Another number of processes, or of devices for them, than was asked for."""
+
+
 class WeightsNotFound(SdcorrError):
     """Weights that are neither on this machine nor to be had from the hub."""
 

@@ -156,6 +156,16 @@ class Grid:
         return like.new_tensor(self.offset)
 
 
+def whole(image: Size) -> Grid:
+    """The grid of one cell that is the photo.
+
+    Example:
+        >>> whole(Size(2, 8)).centers().tolist()
+        [[3.5, 0.5]]
+    """
+    return Grid((1, 1), (float(image.width), float(image.height)), (0.0, 0.0), image)
+
+
 def _fractional(points: Tensor) -> Tensor:
     """Whole-number points as floats: a grid's stride is no whole number."""
     return points if points.is_floating_point() else points.double()

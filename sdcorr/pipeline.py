@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sdcorr import models
+from sdcorr.cache import CachedBackbone, DiskStore
 from sdcorr.errors import BadRecipe, NotFinite, WeightsNotFound
 from sdcorr.fusion import Group, join
 from sdcorr.geometry import Size
@@ -39,6 +40,7 @@ class Pipeline:
     Args:
         recipe: what to compute.
         runtime: on what.
+        store: keeps feature maps on disk; None keeps none.
 
     Raises:
         WeightsNotFound: weights are not to be had; the message says how to get them.
@@ -47,13 +49,12 @@ class Pipeline:
         OutOfMemory: the model is too large for the device.
     """
 
-    def __init__(self, recipe: Recipe, runtime: Runtime) -> None:
+    def __init__(self, recipe: Recipe, runtime: Runtime, store: DiskStore | None = None) -> None:
         self.recipe = recipe
         self.runtime = runtime
-        for group in recipe.groups:  # find all weights before any is loaded
-            _resolve(group, recipe)
+        find_weights(recipe)  # all of them, before any is loaded
         with memory_in_words(recipe.name, runtime):
-            self.backbones = {group.name: _build(group, runtime) for group in recipe.groups}
+            self.backbones = {group.name: _build(group, runtime, store) for group in recipe.groups}
 
     def __repr__(self) -> str:
         runtime = self.runtime
@@ -200,21 +201,30 @@ def best_apart(matches: Matches, source: Size, target: Size) -> Matches:
     return matches.select(torch.tensor(kept, dtype=torch.long))
 
 
-def _resolve(group: Group, recipe: Recipe) -> None:
-    weights = group.backbone.weights()
-    if weights is None:
-        return
-    try:
-        models.resolve(weights)
-    except WeightsNotFound as error:
-        raise WeightsNotFound(
-            f"{error}. To get them where there is a network: sdcorr models download "
-            f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH (in Python: "
-            f"models={{'{group.name}': PATH}}); recipe 'sift' needs no weights"
-        ) from error
+def find_weights(recipe: Recipe) -> dict[str, str]:
+    """Revision of each model id of the recipe; downloads weights that are not on this machine.
+
+    Raises:
+        WeightsNotFound: weights are not to be had; the message says how to get them.
+        BadCheckpoint: a local folder lacks files.
+    """
+    revisions = {}
+    for group in recipe.groups:
+        weights = group.backbone.weights()
+        if weights is None:
+            continue
+        try:
+            revisions[weights.model] = models.resolve(weights).revision
+        except WeightsNotFound as error:
+            raise WeightsNotFound(
+                f"{error}. To get them where there is a network: sdcorr models download "
+                f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH (in "
+                f"Python: models={{'{group.name}': PATH}}); recipe 'sift' needs no weights"
+            ) from error
+    return revisions
 
 
-def _build(group: Group, runtime: Runtime) -> Backbone:
+def _build(group: Group, runtime: Runtime, store: DiskStore | None) -> Backbone:
     backbone = group.backbone.build(runtime)
     for use in group.maps:
         channels = backbone.channels[use.name]
@@ -223,7 +233,7 @@ def _build(group: Group, runtime: Runtime) -> Backbone:
                 f"group {group.name!r}: pca {use.pca} of map {use.name!r}, which has {channels} "
                 "channels"
             )
-    return backbone
+    return CachedBackbone(backbone, group.backbone, runtime, store) if store else backbone
 
 
 def _extract(

@@ -36,6 +36,7 @@ TURNS = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = tuple(TURNS[value] for value in (5, 6, 7, 8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,19 @@ def load_image(photo: Photo, category: str | None = None) -> Image:
     raise BadImage(
         f"expected a path, a PIL image or an array (H, W, 3), got {type(photo).__name__}"
     )
+
+
+def read_size(path: Path) -> Size:
+    """Size of a photo after EXIF rotation, from its header; the pixels are not decoded.
+
+    Raises:
+        BadImage: nothing there, or not a photo.
+    """
+    with _damage_in_words(str(path)):
+        _check_file(path)
+        with PIL.Image.open(path) as photo:
+            turned = TURNS.get(photo.getexif().get(ORIENTATION, 1)) in SIDEWAYS
+            return Size(*(photo.size if turned else photo.size[::-1]))
 
 
 def fit(image: Image, size: int, how: Fit) -> Canvas:
@@ -159,6 +173,12 @@ def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Te
 
 
 def _read(path: Path) -> npt.NDArray[np.uint8]:
+    _check_file(path)
+    with PIL.Image.open(path) as photo:
+        return _pixels_of_pil(photo, str(path))
+
+
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise BadImage(f"{path} is a folder; expected a photo")
     if not path.exists():
@@ -169,8 +189,6 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
         raise BadImage(f"{path} is a pipe or a device; expected a file")
     if path.stat().st_size == 0:
         raise BadImage(f"{path} is empty (0 bytes); expected a photo")
-    with PIL.Image.open(path) as photo:
-        return _pixels_of_pil(photo, str(path))
 
 
 @contextmanager

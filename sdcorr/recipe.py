@@ -13,7 +13,7 @@ from sdcorr import plugins
 from sdcorr.errors import BadRecipe, UnknownName
 from sdcorr.fusion import Group
 from sdcorr.matchers.nearest import Nearest
-from sdcorr.types import BackboneConfig, Matcher
+from sdcorr.types import BackboneConfig, Matcher, reads_category
 
 NEAREST = Nearest()
 
@@ -79,9 +79,7 @@ class Recipe:
     @property
     def uses_category(self) -> bool:
         """Whether a prompt names the category."""
-        return any(
-            "{category" in getattr(config, "prompt", "") for config in self.backbones.values()
-        )
+        return any(reads_category(config) for config in self.backbones.values())
 
     def with_models(self, places: Mapping[str, str]) -> Recipe:
         """The recipe with other weights: hub ids or local folders by group name."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from sdcorr.backbones.constant import Constant
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
+from sdcorr.cache import DiskStore
 from sdcorr.errors import UnknownName
 from sdcorr.fusion import Group, MapUse
+from sdcorr.matchers.same_position import SamePosition
 from sdcorr.pipeline import Pipeline
 from sdcorr.recipe import Recipe
-from sdcorr.runtime import resolve_runtime
+from sdcorr.runtime import Runtime, resolve_runtime
 
 DEFAULT = "sd-dino"
 
@@ -85,6 +89,13 @@ RECIPES: dict[str, Recipe] = {
             paper="Lowe 2004; Arandjelovic and Zisserman 2012",
             memory="0.5 GB, the whole process, CPU, float32 (eval/footprint.py)",
         ),
+        Recipe(
+            name="same-position",
+            groups=(Group(name="constant", backbone=Constant(), maps=(MapUse("one"),)),),
+            matcher=SamePosition(),
+            about="the same x, y in the target: the baseline that looks at no photo",
+            paper="SPair-71k, Min et al., 2019, and later tables list it as a baseline",
+        ),
     )
 }
 
@@ -96,6 +107,15 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def runtime_for(
+    recipe: Recipe, device: str = "auto", dtype: str = "auto", batch: int = 4
+) -> Runtime:
+    """What ``resolve_runtime`` gives; without weights there is no model to run in half."""
+    if dtype == "auto" and not recipe.needs_weights:
+        dtype = "float32"
+    return resolve_runtime(device, dtype, batch)
+
+
 def load(
     recipe: str | Recipe = DEFAULT,
     *,
@@ -103,6 +123,7 @@ def load(
     dtype: str = "auto",
     batch: int = 4,
     models: Mapping[str, str] | None = None,
+    cache: str | Path | DiskStore | None = None,
 ) -> Pipeline:
     """Load a recipe; downloads weights that are not on this machine.
 
@@ -113,6 +134,8 @@ def load(
             ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         batch: windows or photos in one forward pass.
         models: hub ids or local folders that replace a group's weights, by group name.
+        cache: folder that keeps feature maps for the next time, 20 GB at most, or a
+            ``DiskStore`` with another limit; None keeps none.
 
     Raises:
         SdcorrError: see ``Pipeline``, ``find_recipe``, ``resolve_runtime``.
@@ -126,5 +149,6 @@ def load(
         [True]
     """
     chosen = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    runtime = resolve_runtime(device, dtype, batch)
-    return Pipeline(chosen.with_models(models or {}), runtime)
+    runtime = runtime_for(chosen, device, dtype, batch)
+    store = DiskStore(Path(cache)) if isinstance(cache, str | Path) else cache
+    return Pipeline(chosen.with_models(models or {}), runtime, store)

@@ -60,7 +60,7 @@ class FeatureMap:
 
     Args:
         name: which inner layer this is.
-        values: ``(C, h, w)``, any float dtype; kept as float32.
+        values: ``(C, h, w)``, any float dtype; kept as float32, contiguous.
         grid: where the cells lie on the photo.
 
     Raises:
@@ -78,7 +78,7 @@ class FeatureMap:
                 f"map {self.name!r}: expected (C, h, w) with (h, w) = {tuple(self.grid.shape)}, "
                 f"got {tuple(self.values.shape)}"
             )
-        values = self.values.float()
+        values = self.values.float().contiguous()  # one layout: sums come out the same
         if not torch.isfinite(values).all():
             raise NotFinite(f"feature map {self.name!r} is not finite")
         object.__setattr__(self, "values", values)
@@ -170,6 +170,11 @@ class BackboneConfig(Protocol):
             BadCheckpoint: the weights are damaged or of another architecture.
         """
         ...
+
+
+def reads_category(config: BackboneConfig) -> bool:
+    """Whether a prompt names what the photo shows."""
+    return "{category" in getattr(config, "prompt", "")
 
 
 @dataclass(frozen=True, eq=False)

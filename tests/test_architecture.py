@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("geometry", "files"),
-    ("runtime", "pairs"),
+    ("runtime", "pairs", "processes"),
     ("types",),
     ("preprocess",),
     ("plugins", "models", "metrics"),
@@ -28,8 +28,9 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("recipes",),
     ("export", "evaluation"),
-    ("records",),
+    ("records", "shards"),
     ("runs", "scores"),
+    ("benchmark",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(TIERS) for name in names}

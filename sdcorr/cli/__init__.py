@@ -9,9 +9,11 @@ import click
 
 from sdcorr import __version__
 from sdcorr.cli.doctor import doctor
+from sdcorr.cli.evaluate import evaluate
 from sdcorr.cli.match import match
 from sdcorr.cli.models import models
 from sdcorr.cli.recipes import recipes
+from sdcorr.cli.score import score
 from sdcorr.errors import SdcorrError
 
 
@@ -24,10 +26,11 @@ def cli() -> None:
     Example:
       sdcorr match cat.jpg dog.jpg --category cat
       sdcorr match a.jpg b.jpg --recipe sift       (no weights needed)
+      sdcorr eval spair --root data/SPair-71k --out runs/sd-dino
     """
 
 
-for command in (match, recipes, models, doctor):
+for command in (match, evaluate, score, recipes, models, doctor):
     cli.add_command(command)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -30,6 +32,41 @@ def places_of(
             raise click.BadParameter(f"{key} is given twice")
         pairs[key] = place
     return pairs
+
+
+def bytes_of(_context: click.Context, _option: click.Parameter, value: str) -> int:
+    """``"2GB"``, ``"500MB"`` or a plain number as bytes, in powers of a thousand."""
+    text = value.strip().upper().removesuffix("B")
+    power = "KMGT".find(text[-1:]) + 1 if text else 0
+    try:
+        number = float(text[:-1] if power else text) * 1000**power
+        if not 0 <= number < 1e18:
+            raise ValueError(value)
+    except ValueError as error:
+        raise click.BadParameter(f"expected a size like 2GB, got {value!r}") from error
+    return int(number)
+
+
+def cache_options(command: Command) -> Command:
+    """``--cache-dir`` and ``--cache-limit``, handed on as ``store``, a DiskStore or None."""
+
+    @functools.wraps(command)
+    def with_store(*args: Any, cache_dir: Path | None, cache_limit: int, **rest: Any) -> Any:
+        from sdcorr.cache import DiskStore
+
+        store = DiskStore(cache_dir, cache_limit) if cache_dir is not None else None
+        return command(*args, store=store, **rest)
+
+    folder = click.option(
+        "--cache-dir",
+        type=click.Path(path_type=Path),
+        help="Keep feature maps in this folder for the next time.",
+    )
+    limit = click.option(
+        "--cache-limit", default="20GB", show_default=True, callback=bytes_of,
+        help="Size of that folder; what was least recently used goes first.",
+    )  # fmt: skip
+    return cast(Command, folder(limit(with_store)))
 
 
 def runtime_options(command: Command) -> Command:

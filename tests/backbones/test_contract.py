@@ -20,6 +20,7 @@ NAMES = plugins.names("backbones")
 def built(dinov2_folder, sd_folder) -> dict[str, tuple[object, Backbone]]:
     """Each plug-in in small; a new file in the folder needs a line here."""
     changes = {
+        "constant": {},
         "dinov2": {"model": str(dinov2_folder), "size": 168},
         "sift": {"size": 160},
         "stable_diffusion": {"model": str(sd_folder), "size": 128, "window": None},

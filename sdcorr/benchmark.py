@@ -1,0 +1,212 @@
+"""A benchmark run from pairs to records, by one process or by many."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sdcorr import plugins
+from sdcorr.cache import DiskStore
+from sdcorr.errors import BadDataset
+from sdcorr.evaluation import MEMORY, Tally, by_affinity, predict, share, wrong_photos
+from sdcorr.pairs import Dataset, Pair, Selection, select
+from sdcorr.pipeline import Pipeline, find_weights
+from sdcorr.processes import World
+from sdcorr.recipe import Recipe
+from sdcorr.records import pair_to_dict, prediction_to_dicts, to_lines
+from sdcorr.runs import SCHEMA, RunFolder
+from sdcorr.runtime import Runtime
+from sdcorr.shards import Shard, written
+
+ALL = Selection()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is evaluated, on what, and where the records go.
+
+    Args:
+        dataset: annotated pairs.
+        recipe: what predicts.
+        runtime: of this process.
+        out: folder of the run; one that holds the same run, unfinished, is gone on with.
+        selection: which of the pairs.
+        told: tell the model the annotated category, where a prompt asks for it.
+        skip_bad: go on after photos that cannot be read.
+        memory: bytes of encodings kept in each process.
+        store: keeps feature maps on disk; None keeps none.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    runtime: Runtime
+    out: Path
+    selection: Selection = ALL
+    told: bool = True
+    skip_bad: bool = False
+    memory: int = MEMORY
+    store: DiskStore | None = None
+
+
+def run_benchmark(
+    benchmark: Benchmark, world: World, watch: Callable[[Tally], None] = lambda _: None
+) -> bool:
+    """Predict this process' part of the pairs that are still to do.
+
+    Args:
+        benchmark: the same in every process, but for its runtime's device.
+        world: the processes that share the work.
+        watch: told how far this process has come, after each pair.
+
+    Returns:
+        Whether the run is finished and this process is the one to say so.
+
+    Raises:
+        BadDataset: the data set is not whole, or nothing is selected.
+        BadRun: the folder is busy, or holds a run made in another way.
+        SdcorrError: see ``predict`` and ``Pipeline``; what was predicted stays.
+    """
+    folder = RunFolder(benchmark.out)
+    found: list[Pair] = []
+    with ExitStack() as stack:
+
+        def begin() -> dict[str, Any]:
+            stack.enter_context(folder.led())
+            found.extend(_pairs(benchmark))
+            return _plan(benchmark, folder, found)
+
+        plan = world.lead(begin)
+        return _work(benchmark, world, plan, found or _pairs(benchmark), watch)
+
+
+def _pairs(benchmark: Benchmark) -> list[Pair]:
+    return by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
+
+
+def _work(
+    benchmark: Benchmark,
+    world: World,
+    plan: dict[str, Any],
+    pairs: Sequence[Pair],
+    watch: Callable[[Tally], None],
+) -> bool:
+    folder = RunFolder(benchmark.out)
+    lengths = folder.lengths()
+    if list(lengths) != [pair.id for pair in pairs]:
+        raise BadDataset(f"{benchmark.dataset.root} holds other pairs here than for process 0")
+    done = written([folder.path / name for name in plan["parts"]], lengths)
+    pending = [pair for pair in pairs if pair.id not in done]
+    if not pending:
+        if world.rank == 0 and plan["parts"] != [folder.records.name]:
+            folder.join()  # killed between the last pair and the merge
+        return world.rank == 0
+    names = [f"{plan['launch']}-{rank:04d}" for rank in range(world.size)]
+    shard = Shard(folder.shards, names[world.rank], _describe_process(benchmark, world))
+    tally, start = Tally(), time.perf_counter()
+    with shard:
+        world.wait_for_all()
+        if mine := share(pending, world.rank, world.size):
+            pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
+            predictions = predict(
+                pipeline, mine, told=benchmark.told, memory=benchmark.memory,
+                skip_bad=benchmark.skip_bad, tally=tally,
+            )  # fmt: skip
+            for prediction in predictions:
+                shard.write(to_lines(prediction_to_dicts(prediction)))
+                watch(tally)
+    shard.finish(
+        {
+            "ended": _now(),
+            "seconds": round(time.perf_counter() - start, 3),
+            "pairs": tally.done,
+            "images": tally.images,
+            "images_encoded": tally.encoded,
+            "encoding_seconds": round(tally.encoding, 3),
+            "matching_seconds": round(tally.matching, 3),
+            "peak_memory_bytes": _peak_memory(),
+        }
+    )
+    return folder.merge(names)
+
+
+def _plan(benchmark: Benchmark, folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """What all processes must agree on: which earlier files count as done, and a name."""
+    if not benchmark.skip_bad and (wrong := wrong_photos(pairs)):
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadDataset(
+            f"{wrong[0]}{more}; mend the data set, or add --skip-bad to leave such pairs out, "
+            "which every table will say"
+        )
+    root = benchmark.dataset.root
+    folder.begin(_describe(benchmark, pairs), (pair_to_dict(pair, root) for pair in pairs))
+    return {
+        "launch": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        "parts": [path.relative_to(folder.path).as_posix() for path in folder.parts()],
+    }
+
+
+def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """``run.json`` of a run that begins."""
+    recipe, runtime = benchmark.recipe, benchmark.runtime.describe()
+    photos = {photo for pair in pairs for photo in (pair.source, pair.target)}
+    fields = dataclasses.asdict(benchmark.dataset)  # type: ignore[call-overload]
+    return {
+        "schema": SCHEMA,
+        "dataset": {
+            "name": plugins.name_of(benchmark.dataset).replace("_", "-"),
+            **{name: value for name, value in fields.items() if name != "root"},
+            "threshold": benchmark.dataset.threshold,
+            "alphas": benchmark.dataset.alphas,
+            **dataclasses.asdict(benchmark.selection),
+            "pairs": len(pairs),
+            "images": len(photos),
+            "keypoints": sum(len(pair.keypoint_ids) for pair in pairs),
+            "source_only": sum(len(pair.source_only_ids) for pair in pairs),
+        },
+        "recipe": recipe.describe(),
+        "weights": find_weights(recipe),
+        # None: no prompt of the recipe asks for it
+        "told_category": benchmark.told if recipe.uses_category else None,
+        "runtime": {
+            "device": benchmark.runtime.device.type,
+            **{name: runtime[name] for name in ("dtype", "batch", "versions")},
+        },
+        "root": str(benchmark.dataset.root.resolve()),
+        "processes": [],
+    }
+
+
+def _describe_process(benchmark: Benchmark, world: World) -> dict[str, Any]:
+    runtime = benchmark.runtime.describe()
+    return {
+        "rank": world.rank,
+        "of": world.size,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        **{name: runtime[name] for name in ("device", "device_name", "threads", "python")},
+        "started": _now(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _peak_memory() -> int | None:
+    """Bytes this process has held at most; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,209 @@
+"""``sdcorr eval``: predict the keypoints of annotated pairs, and score them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdcorr.cli._options import (
+    bytes_of,
+    cache_options,
+    debug,
+    hide_downloads_off_terminal,
+    places_of,
+    runtime_options,
+)
+from sdcorr.cli._tables import print_scores
+
+if TYPE_CHECKING:
+    from sdcorr.cache import DiskStore
+    from sdcorr.evaluation import Tally
+    from sdcorr.pairs import Dataset
+    from sdcorr.processes import World
+
+LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal
+
+
+@click.command("eval")
+@click.argument("dataset")
+@click.option(
+    "--root", type=click.Path(path_type=Path), required=True, help="Folder of the data set."
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="sd-dino",
+    show_default=True,
+    metavar="NAME",
+    help="One of `sdcorr recipes list`; same-position is the baseline that looks at no photo.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run; an unfinished run of the same kind is gone on with.",
+)
+@click.option("--split", help="Part of the data set: test (the default), val or trn.")
+@click.option("--layout", help="Of SPair-71k: large (the default) or small.")
+@click.option("--only", multiple=True, metavar="CATEGORY", help="One category; may be repeated.")
+@click.option(
+    "--limit-per-category",
+    "limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N pairs of each category, drawn by --seed.",
+)
+@click.option("--seed", type=int, help="Of that draw; 0 if not given.")
+@click.option("--no-category", is_flag=True, help="Do not tell the model the annotated category.")
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out pairs whose photos cannot be read; every table says how many.",
+)
+@click.option(
+    "--cache-memory",
+    "memory",
+    default="2GB",
+    show_default=True,
+    callback=bytes_of,
+    help="Encodings kept in each process, on its device.",
+)
+@cache_options
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Fail unless N processes were started (torchrun --nproc_per_node N -m sdcorr eval ...).",
+)
+@click.option(
+    "--model",
+    "places",
+    multiple=True,
+    metavar="KEY=PATH",
+    callback=places_of,
+    help="Other weights, as for `sdcorr match`.",
+)
+@runtime_options
+@debug
+def evaluate(
+    dataset: str, root: Path, recipe_name: str, out: Path, split: str | None,
+    layout: str | None, only: tuple[str, ...], limit: int | None, seed: int | None,
+    no_category: bool, skip_bad: bool, memory: int, store: DiskStore | None,
+    processes: int | None, places: dict[str, str], device: str, dtype: str, batch: int,
+) -> None:  # fmt: skip
+    """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow), then score them.
+
+    Killed at any moment and started again, it goes on. Several processes, on one host or many
+    that share the folder, split the pairs.
+
+    \b
+    Examples:
+      sdcorr eval spair --root data/SPair-71k --recipe sd-dino --out runs/sd-dino
+      sdcorr eval pf-willow --root data/PF-WILLOW --recipe sift --out runs/willow-sift
+      torchrun --nproc_per_node 8 -m sdcorr eval spair --root data/SPair-71k --out runs/sd-dino
+    """
+    from sdcorr.benchmark import Benchmark, run_benchmark
+    from sdcorr.pairs import Selection
+    from sdcorr.processes import find_world
+    from sdcorr.recipes import find_recipe, runtime_for
+    from sdcorr.runs import RunFolder
+    from sdcorr.scores import Rule, score
+
+    if seed is not None and limit is None:
+        raise click.UsageError("--seed draws pairs for --limit-per-category; give both or none")
+    recipe = find_recipe(recipe_name).with_models(places)
+    if no_category and not recipe.uses_category:
+        raise click.UsageError(
+            f"recipe {recipe_name} never asks for the category; leave --no-category out"
+        )
+    annotated = _dataset(dataset, root, split=split, layout=layout)
+    world = find_world(processes)
+    with world.named():
+        runtime = runtime_for(recipe, world.device(device), dtype, batch)
+        benchmark = Benchmark(
+            annotated, recipe, runtime, out, Selection(only, limit, seed or 0),
+            told=not no_category, skip_bad=skip_bad, memory=memory, store=store,
+        )  # fmt: skip
+        hide_downloads_off_terminal()
+        _say_start(world, runtime.describe())
+        with _Watch(world) as watch:
+            finished = run_benchmark(benchmark, world, watch)
+        if finished:
+            about, records = RunFolder(out).read()
+            rule = Rule(annotated.alphas, annotated.threshold)
+            print_scores(out, about, score(records, rule))
+
+
+def _dataset(name: str, root: Path, **parts: str | None) -> Dataset:
+    import dataclasses
+
+    from sdcorr import plugins
+
+    kind: Any = plugins.find("datasets", name.replace("-", "_"))
+    fields = {field.name for field in dataclasses.fields(kind)}
+    given = {part: value for part, value in parts.items() if value is not None}
+    if surplus := sorted(given.keys() - fields):
+        raise click.UsageError(f"{name} has no --{surplus[0]}; leave it out")
+    dataset: Dataset = kind(root, **given)
+    return dataset
+
+
+def _say_start(world: World, runtime: dict[str, Any]) -> None:
+    if world.rank == 0:
+        several = "1 process" if world.size == 1 else f"{world.size} processes"
+        click.echo(
+            f"{several}, {runtime['device_name']} ({runtime['device']}), {runtime['dtype']}, "
+            f"{runtime['threads']} threads each",
+            err=True,
+        )
+
+
+class _Watch:
+    """Says how far the run has come: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, world: World) -> None:
+        from tqdm import tqdm
+
+        self._name = f"process {world.rank} of {world.size}: " if world.size > 1 else ""
+        shown = sys.stderr.isatty() and world.rank == 0
+        self._bar = tqdm(disable=not shown, leave=False, unit="pair", desc=self._name.strip(": "))
+        self._lines = not sys.stderr.isatty()
+        self._last = self._start = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        self._bar.total = tally.pairs
+        self._bar.set_postfix_str(_speed(tally), refresh=False)
+        self._bar.update(tally.done - self._bar.n)
+        now = time.monotonic()
+        if self._lines and now - self._last >= LINE_EVERY:
+            self._last = now
+            click.echo(
+                f"{self._name}{tally.done} of {tally.pairs} pairs, {tally.encoded} of "
+                f"{tally.images} images; {_speed(tally)}",
+                err=True,
+            )
+
+    def __enter__(self) -> Callable[[Tally], None]:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bar.close()
+
+
+def _speed(tally: Tally) -> str:
+    """Images and pairs per second of the time each took, and the time left."""
+    parts = []
+    if tally.encoding:
+        parts.append(f"{tally.encoded / tally.encoding:.3g} images/s")
+    if tally.matching:
+        parts.append(f"{tally.done / tally.matching:.3g} pairs/s")
+    left = tally.seconds_left()
+    if left is not None:
+        minutes, seconds = divmod(round(left), 60)
+        parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
+    return ", ".join(parts)

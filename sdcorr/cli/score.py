@@ -1,0 +1,143 @@
+"""``sdcorr score``: PCK of a run at other thresholds; no model, no data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdcorr.cli._options import debug
+from sdcorr.cli._tables import print_breakdown, print_difference, print_scores
+
+if TYPE_CHECKING:
+    from sdcorr.records import Records
+    from sdcorr.scores import Row, Rule
+
+SCHEMA = "sdcorr.scores/1"
+KINDS = ("viewpoint", "scale", "truncation", "occlusion", "keypoint")
+
+
+class _Alphas(click.Command):
+    """Takes ``--alpha 0.1 0.05`` as ``--alpha 0.1 --alpha 0.05``."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        spread: list[str] = []
+        words = iter(arguments)
+        for word in words:
+            spread.append(word)
+            if word == "--alpha":
+                spread.append(next(words, ""))
+            elif spread[-3:-2] == ["--alpha"] and _is_number(word):
+                spread[-1:] = ["--alpha", word]
+        return super().parse_args(context, spread)
+
+
+@click.command(cls=_Alphas)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--alpha",
+    "alphas",
+    type=float,
+    multiple=True,
+    metavar="A...",
+    help="Tolerances, such as 0.1 0.05 0.01.",
+)
+@click.option(
+    "--threshold",
+    type=click.Choice(["box", "keypoints", "image"]),
+    help="Side of the target's box, of the box around its keypoints, or of the image; the data "
+    "set's own if not given.",
+)
+@click.option("--strict", is_flag=True, help="Error < threshold, in place of <=.")
+@click.option(
+    "--by",
+    "kinds",
+    type=click.Choice(KINDS),
+    multiple=True,
+    help="A further table; may be repeated.",
+)
+@click.option(
+    "--compare",
+    "other",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Another run: the paired difference to it.",
+)
+@click.option(
+    "--bootstrap",
+    "replicates",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Draws for the intervals; 0 gives none.",
+)
+@click.option("--json", "json_out", metavar="PATH", help="JSON to write; - is standard output.")
+@debug
+def score(
+    run: Path, alphas: tuple[float, ...], threshold: str | None, strict: bool,
+    kinds: tuple[str, ...], other: Path | None, replicates: int, json_out: str | None,
+) -> None:  # fmt: skip
+    """PCK of RUN, a folder that `sdcorr eval` wrote.
+
+    \b
+    Examples:
+      sdcorr score runs/sd-dino --alpha 0.1 0.05 0.01 --threshold box
+      sdcorr score runs/sd-dino --by viewpoint --by keypoint
+      sdcorr score runs/sd-dino --compare runs/dinov2-b --json difference.json
+    """
+    from sdcorr.files import check_output, to_json, write_json
+    from sdcorr.runs import RunFolder
+    from sdcorr.scores import Rule, compare
+    from sdcorr.scores import score as score_records
+
+    if other is not None and kinds:
+        raise click.UsageError("--by goes with one run; leave --compare or --by out")
+    if json_out not in (None, "-"):
+        check_output(Path(json_out))
+    about, records = RunFolder(run).read()
+    usual = about["dataset"]
+    rule = Rule(alphas or tuple(usual["alphas"]), threshold or usual["threshold"], strict)
+    result: dict[str, Any] = {"schema": SCHEMA, "unit": "share, 0 to 1", "run": about}
+    if other is not None:
+        about_other, records_other = RunFolder(other).read()
+        gap = compare(records, records_other, rule, replicates)
+        result |= {"minus": about_other, "difference": gap.to_dict()}
+        if json_out != "-":
+            print_difference((run, about), (other, about_other), gap)
+    else:
+        scores, further = score_records(records, rule, replicates), {}
+        for kind in kinds:
+            further[kind] = _breakdown(kind, records, rule)
+        result |= {"scores": scores.to_dict()}
+        result |= {"by": {kind: [asdict(row) for row in rows] for kind, rows in further.items()}}
+        if json_out != "-":
+            print_scores(run, about, scores)
+            for kind, rows in further.items():
+                print_breakdown(kind, rows, rule)
+    if json_out == "-":
+        click.echo(to_json(result))
+    elif json_out is not None:
+        write_json(Path(json_out), result)
+        click.echo(f"wrote {json_out}")
+
+
+def _breakdown(kind: str, records: Records, rule: Rule) -> tuple[Row, ...]:
+    from sdcorr.errors import BadScore
+    from sdcorr.scores import by_difficulty, by_keypoint
+
+    if kind == "keypoint":
+        return by_keypoint(records, rule)
+    levels = by_difficulty(records, rule)
+    if kind not in levels:
+        raise BadScore(f"this data set has no {kind} flags; leave --by {kind} out")
+    return levels[kind]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""Annotated pairs of photos, what a data set must offer, and how to take a part of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sdcorr.errors import BadDataset, UnknownName
+from sdcorr.geometry import Size
+
+Points = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+Threshold = Literal["box", "keypoints", "image"]
+
+
+def no_points() -> Points:
+    """An array ``(0, 2)``."""
+    return np.empty((0, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two photos and the keypoints that both show.
+
+    Points are (x, y) in pixels of the photo, as annotated; they may lie outside the box.
+
+    Args:
+        id: unique in its data set; the key of its records.
+        category: as tables name it.
+        subject: what the photos show, in words for a text prompt.
+        source: file of the source photo.
+        target: file of the target photo.
+        keypoint_ids: N names of parts, unique.
+        source_keypoints: ``(N, 2)``.
+        target_keypoints: ``(N, 2)``, in the same order.
+        source_only_ids: M parts that only the source shows.
+        source_only: ``(M, 2)``, on the source; there is no match for them.
+        source_size: annotated size, None where the data set gives none.
+        target_size: likewise.
+        target_box: box (x0, y0, x1, y1) of the target object, None where there is none.
+        difficulty: a level for each kind of difficulty, as in ``{"viewpoint": "hard"}``.
+
+    Raises:
+        BadDataset: ids and points do not fit each other, or there are none.
+    """
+
+    id: str
+    category: str
+    subject: str
+    source: Path
+    target: Path
+    keypoint_ids: tuple[str, ...]
+    source_keypoints: Points = field(repr=False)
+    target_keypoints: Points = field(repr=False)
+    source_only_ids: tuple[str, ...] = ()
+    source_only: Points = field(default_factory=no_points, repr=False)
+    source_size: Size | None = None
+    target_size: Size | None = None
+    target_box: Box | None = None
+    difficulty: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.keypoint_ids), 2)
+        shapes = (self.source_keypoints.shape, self.target_keypoints.shape)
+        if shapes != (wanted, wanted) or wanted[0] == 0:
+            raise BadDataset(
+                f"pair {self.id}: expected as many source and target points as keypoint ids, at "
+                f"least one; got {len(self.keypoint_ids)} ids and points {shapes[0]}, {shapes[1]}"
+            )
+        every = (*self.keypoint_ids, *self.source_only_ids)
+        if len(set(every)) < len(every) or self.source_only.shape != (len(self.source_only_ids), 2):
+            raise BadDataset(f"pair {self.id}: a keypoint id stands twice, or has no point")
+        points = (self.source_keypoints, self.target_keypoints, self.source_only)
+        if not all(np.isfinite(one).all() for one in points):
+            raise BadDataset(f"pair {self.id}: a keypoint is not finite")
+
+
+class Dataset(Protocol):
+    """Annotated pairs on disk: a frozen dataclass, one per file of ``datasets/``.
+
+    A data set with parts has fields for them, such as ``split``.
+    """
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds it."""
+        ...
+
+    @property
+    def threshold(self) -> Threshold:
+        """What its PCK threshold is usually taken from; see ``metrics``."""
+        ...
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The tolerances that papers report for it."""
+        ...
+
+    def pairs(self) -> list[Pair]:
+        """All pairs in the official order.
+
+        Raises:
+            BadDataset: files are missing or wrong; one message on all that is missing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which pairs of a data set are used.
+
+    Args:
+        only: categories; empty takes all.
+        limit: at most so many pairs of each category: those whose SHA-256 of ``seed:id`` is
+            lowest, so that a draw depends on neither order, versions, nor other filters.
+        seed: of the draw; of no meaning without a limit.
+    """
+
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+
+
+def select(pairs: Sequence[Pair], selection: Selection) -> list[Pair]:
+    """The selected pairs, in their order.
+
+    Raises:
+        UnknownName: no pair has a category of that name.
+        BadDataset: nothing is left.
+
+    Example:
+        >>> select([], Selection(limit=3))
+        Traceback (most recent call last):
+        ...
+        sdcorr.errors.BadDataset: no pairs are left to evaluate
+    """
+    known = sorted({pair.category for pair in pairs})
+    wanted = set(selection.only)
+    for name in sorted(wanted.difference(known)):
+        raise UnknownName("category", name, known)
+    chosen = [pair for pair in pairs if not wanted or pair.category in wanted]
+    if selection.limit is not None:
+        drawn: dict[str, list[str]] = {}
+        for pair in sorted(chosen, key=lambda pair: _lot(selection.seed, pair.id)):
+            drawn.setdefault(pair.category, []).append(pair.id)
+        kept = {name for ids in drawn.values() for name in ids[: selection.limit]}
+        chosen = [pair for pair in chosen if pair.id in kept]
+    if not chosen:
+        raise BadDataset("no pairs are left to evaluate")
+    return chosen
+
+
+def _lot(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

@@ -1,0 +1,207 @@
+"""What a benchmark run writes down: its pairs and its predictions, one JSON object a line.
+
+``pairs.jsonl`` holds a line per pair with the whole annotation, ``records.jsonl`` a line per
+keypoint with what was predicted, in the order of the pairs. A skipped pair has one line with
+``pair`` and ``skipped``, the reason. Points are (x, y) in pixels of the original photos.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdcorr.errors import BadRun
+from sdcorr.evaluation import Prediction
+from sdcorr.metrics import Floats, Ints, box_side, keypoint_box_side, keypoint_errors
+from sdcorr.pairs import Pair
+
+SIDES = {"box": "box", "keypoints": "keypoint_box", "image": "image"}  # field by threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """A run's joint keypoints and pairs as columns, skipped pairs left out.
+
+    Args:
+        pairs: P ids.
+        categories: C names, sorted.
+        category: ``(P,)`` index into ``categories``.
+        source: ``(P,)`` index of the source photo; a photo may be source and target.
+        target: ``(P,)`` likewise.
+        difficulty: level of each pair, ``(P,)`` text, for each kind of difficulty.
+        sides: ``(P,)`` pixels of the target by kind of threshold, NaN where there is none.
+        pair: ``(K,)`` index of each keypoint's pair.
+        keypoint: ``(K,)`` text, id of the part.
+        error: ``(K,)`` pixels of the target.
+        skipped: reason by id of the pairs that were skipped.
+    """
+
+    pairs: tuple[str, ...]
+    categories: tuple[str, ...]
+    category: Ints
+    source: Ints
+    target: Ints
+    difficulty: dict[str, np.ndarray[Any, np.dtype[np.str_]]]
+    sides: dict[str, Floats]
+    pair: Ints
+    keypoint: np.ndarray[Any, np.dtype[np.str_]]
+    error: Floats
+    skipped: dict[str, str]
+
+
+def pair_to_dict(pair: Pair, root: Path) -> dict[str, Any]:
+    """The whole annotation of a pair, files relative to the root, sizes (height, width)."""
+    return {
+        "pair": pair.id,
+        "category": pair.category,
+        "subject": pair.subject,
+        "source": pair.source.relative_to(root).as_posix(),
+        "target": pair.target.relative_to(root).as_posix(),
+        "source_size": pair.source_size,
+        "target_size": pair.target_size,
+        "target_box": pair.target_box,
+        "keypoints": pair.keypoint_ids,
+        "source_points": pair.source_keypoints.tolist(),
+        "target_points": pair.target_keypoints.tolist(),
+        "source_only": pair.source_only_ids,
+        "source_only_points": pair.source_only.tolist(),
+        "difficulty": dict(pair.difficulty),
+    }
+
+
+def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
+    """One object per keypoint: the joint ones, then those that only the source shows.
+
+    ``error`` is in pixels of the target, null where the target lacks the part. ``box``,
+    ``keypoint_box`` and ``image`` are the longer sides of the target's object box (null where
+    none is annotated), of the box around its joint keypoints, and of the photo. ``margin`` is
+    null where there is no other place.
+    """
+    pair, matches = prediction.pair, prediction.matches
+    if matches is None:
+        return [{"pair": pair.id, "skipped": prediction.skipped}]
+    assert matches.target_image is not None
+    sides = {
+        "box": box_side(pair.target_box) if pair.target_box else None,
+        "keypoint_box": keypoint_box_side(pair.target_keypoints),
+        "image": float(max(matches.target_image.size)),
+    }
+    joint = len(pair.keypoint_ids)
+    errors: list[float | None] = list(
+        keypoint_errors(matches.target[:joint].numpy(), pair.target_keypoints).tolist()
+    )
+    errors += [None] * len(pair.source_only_ids)
+    columns = {
+        "prediction": matches.target.tolist(),
+        "score": matches.score.tolist(),
+        "margin": [number if math.isfinite(number) else None for number in matches.margin.tolist()],
+        "cycle_error": matches.cycle_error.tolist(),
+        "peak": matches.peak.tolist(),
+        "matched": matches.matched.tolist(),
+        "error": errors,
+    }
+    return [
+        {"pair": pair.id, "keypoint": name}
+        | {key: values[index] for key, values in columns.items()}
+        | sides
+        for index, name in enumerate((*pair.keypoint_ids, *pair.source_only_ids))
+    ]
+
+
+def to_lines(values: Iterable[dict[str, Any]]) -> bytes:
+    """JSON lines; the same values give the same bytes."""
+    return b"".join(
+        json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        for value in values
+    )
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file.
+
+    Raises:
+        BadRun: the file cannot be read, or a line is no JSON object.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                number += 1
+                value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise ValueError("expected an object")
+                yield value
+    except OSError as error:
+        raise BadRun(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadRun(f"{path} is damaged in line {number}: {error}") from error
+
+
+def read_records(manifest: Path, records: Path) -> Records:
+    """The columns of a finished run.
+
+    Raises:
+        BadRun: a file is missing or damaged, or the two do not fit each other.
+    """
+    about = {line["pair"]: line for line in read_lines(manifest)}
+    sides: dict[str, dict[str, Any]] = {}
+    index: dict[str, int] = {}
+    skipped: dict[str, str] = {}
+    rows: list[tuple[int, str, float]] = []
+    for line in read_lines(records):
+        try:
+            name = line["pair"]
+            about[name]
+            if "skipped" in line:
+                skipped[name] = line["skipped"]
+                continue
+            if name not in index:
+                index[name] = len(index)
+                sides[name] = {key: line[key] for key in SIDES.values()}
+            if line["error"] is not None:
+                rows.append((index[name], line["keypoint"], line["error"]))
+        except KeyError as error:
+            raise BadRun(f"{records} does not fit {manifest}: no {error.args[0]!r}") from error
+    if missing := about.keys() - index.keys() - skipped.keys():
+        raise BadRun(f"{records} lacks {len(missing)} of {len(about)} pairs, first {min(missing)}")
+    if not rows:
+        raise BadRun(f"{records} holds no keypoint: all {len(skipped)} pairs were skipped")
+    return _columns([about[name] for name in index], list(sides.values()), rows, skipped)
+
+
+def _columns(
+    pairs: list[dict[str, Any]],
+    sides: list[dict[str, Any]],
+    rows: list[tuple[int, str, float]],
+    skipped: dict[str, str],
+) -> Records:
+    categories = sorted({pair["category"] for pair in pairs})
+    # a photo that stands in two categories is drawn in each on its own
+    photos = sorted({pair[end] for pair in pairs for end in ("source", "target")})
+    numbers = {name: index for index, name in enumerate(photos)}
+    kinds = sorted({kind for pair in pairs for kind in pair["difficulty"]})
+    index, keypoint, error = zip(*rows, strict=True)
+    return Records(
+        pairs=tuple(pair["pair"] for pair in pairs),
+        categories=tuple(categories),
+        category=np.array([categories.index(pair["category"]) for pair in pairs]),
+        source=np.array([numbers[pair["source"]] for pair in pairs]),
+        target=np.array([numbers[pair["target"]] for pair in pairs]),
+        difficulty={
+            kind: np.array([pair["difficulty"].get(kind, "") for pair in pairs]) for kind in kinds
+        },
+        sides={
+            kind: np.array([side[name] for side in sides], np.float64)
+            for kind, name in SIDES.items()
+        },
+        pair=np.array(index),
+        keypoint=np.array(keypoint),
+        error=np.array(error, np.float64),
+        skipped=skipped,
+    )

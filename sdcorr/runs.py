@@ -1,0 +1,221 @@
+"""A benchmark run's folder: started, continued, merged; killed at any moment, nothing is lost.
+
+run.json        how the predictions are made, and by which processes they were
+pairs.jsonl     the pairs, in the order of the records
+records.jsonl   the predictions, once all are there
+shards/         one file per process of each launch, until they are merged
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdcorr.errors import BadOutput, BadRun
+from sdcorr.files import replacing, write_json
+from sdcorr.records import Records, read_lines, read_records, to_lines
+from sdcorr.shards import (
+    all_ended,
+    join_shards,
+    locked,
+    processes_in,
+    refuse_open_shards,
+    shards_in,
+)
+
+SCHEMA = "sdcorr.run/1"
+IDENTITY = ("schema", "dataset", "recipe", "weights", "told_category", "runtime")
+TEMPORARY = ".sdcorr-*.tmp"  # of files.replacing, left by a process that was killed
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def about(self) -> Path:
+        """How the predictions are made."""
+        return self.path / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The pairs."""
+        return self.path / "pairs.jsonl"
+
+    @property
+    def records(self) -> Path:
+        """The predictions."""
+        return self.path / "records.jsonl"
+
+    @property
+    def shards(self) -> Path:
+        """Where processes write."""
+        return self.path / "shards"
+
+    def read_about(self) -> dict[str, Any]:
+        """``run.json``.
+
+        Raises:
+            BadRun: there is none, it is damaged, or of another schema version.
+        """
+        if not self.about.is_file():
+            raise BadRun(f"{self.path} is no run: it has no run.json; make one with sdcorr eval")
+        try:
+            about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
+            schema = about["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadRun(f"{self.about} is damaged: {error}") from error
+        if schema != SCHEMA:
+            raise BadRun(
+                f"{self.path} was written as {schema!r}, and this version of sdcorr reads "
+                f"{SCHEMA!r}; run the benchmark again, or use the version that wrote it"
+            )
+        return about
+
+    def read(self) -> tuple[dict[str, Any], Records]:
+        """How the predictions were made, and the predictions.
+
+        Raises:
+            BadRun: the folder holds no finished run, or a file is damaged.
+        """
+        about = self.read_about()
+        if not self.records.is_file():
+            raise BadRun(
+                f"{self.path} is not finished; the sdcorr eval command that began it goes on"
+            )
+        if _digest(self.manifest) != about["dataset"]["digest"]:
+            raise BadRun(f"{self.manifest} is not the list that run.json was written for")
+        return about, read_records(self.manifest, self.records)
+
+    def lengths(self) -> dict[str, int]:
+        """Number of records of each pair, in the order of the list."""
+        return {
+            line["pair"]: len(line["keypoints"]) + len(line["source_only"])
+            for line in read_lines(self.manifest)
+        }
+
+    @contextmanager
+    def led(self) -> Iterator[None]:
+        """Keep every other launch out, also while shards of one are still being written.
+
+        Raises:
+            BadRun: another launch writes here, or the folder holds something else.
+            BadOutput: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            strange = [] if self.about.is_file() else sorted(set(os.listdir(self.path)) - _OURS)
+        except OSError as error:
+            raise BadOutput(f"cannot make {self.path}: {error.strerror}") from error
+        if any(not Path(name).match(TEMPORARY) for name in strange):
+            raise BadRun(f"{self.path} exists and holds no run of sdcorr; choose another --out")
+        with locked(self.path / ".lock"):
+            refuse_open_shards(self.shards)
+            for left in self.path.glob(TEMPORARY):
+                left.unlink()
+            yield
+
+    def begin(self, about: dict[str, Any], manifest: Iterable[dict[str, Any]]) -> None:
+        """Start the run, or make sure that it is the same run that was started here.
+
+        Args:
+            about: what ``IDENTITY`` names, and more; gets the digest of the manifest.
+            manifest: one object per pair.
+
+        Raises:
+            BadRun: the folder holds another run.
+            BadOutput: it cannot be written.
+        """
+        with replacing(self.manifest) as temporary:
+            about["dataset"]["digest"] = _write_lines(temporary, manifest)
+            if self.about.is_file():
+                _compare(self.path, self.read_about(), json.loads(json.dumps(about)))
+            elif self.records.exists():
+                raise BadRun(f"{self.path} is damaged: run.json is missing")
+        if not self.about.is_file():
+            write_json(self.about, about)
+
+    def parts(self) -> list[Path]:
+        """Files that hold predictions: of a finished run its records, and every shard."""
+        return [*([self.records] if self.records.exists() else []), *shards_in(self.shards)]
+
+    def merge(self, launch: Sequence[str]) -> bool:
+        """Make one file of all shards once each process of the launch has done its part.
+
+        Args:
+            launch: names of the shards of this launch.
+
+        Returns:
+            Whether this call merged them: False where others still work, or another was first.
+
+        Raises:
+            BadRun: a pair is missing.
+            BadOutput: the disk is full; the shards stay.
+        """
+        if not all_ended(self.shards, launch):
+            return False
+        with locked(self.path / ".merge.lock", timeout=-1):
+            if not all_ended(self.shards, launch):
+                return False
+            self.join()
+        return True
+
+    def join(self) -> None:
+        """Merge whatever shards there are; see ``merge``."""
+        join_shards(self.parts(), self.lengths(), self.records)
+        about = self.read_about()
+        known = {one["name"]: one for one in (*about["processes"], *processes_in(self.shards))}
+        write_json(self.about, about | {"processes": list(known.values())})
+        shutil.rmtree(self.shards, ignore_errors=True)
+
+
+_OURS = {".lock", ".merge.lock", "shards", "pairs.jsonl", "records.jsonl"}
+
+
+def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> str:
+    """Write them one by one; their SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for value in values:
+            line = to_lines([value])
+            digest.update(line)
+            file.write(line)
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadRun(f"cannot read {path}: {error.strerror}") from error
+
+
+def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    changes = [line for key in IDENTITY for line in _differences(key, there.get(key), now.get(key))]
+    if changes:
+        more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
+        raise BadRun(
+            f"{path} holds a run made in another way: {'; '.join(changes[:3])}{more}; choose "
+            "another --out, or delete that folder"
+        )
+
+
+def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted(there.keys() | now.keys()):
+            yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
+    elif isinstance(there, list) and isinstance(now, list) and len(there) == len(now):
+        for index, pair in enumerate(zip(there, now, strict=True)):
+            yield from _differences(f"{name}[{index}]", *pair)
+    elif there != now:
+        yield f"{name} was {json.dumps(there)}, now {json.dumps(now)}"
