@@ -17,7 +17,7 @@ from typing import Any
 
 from sdcorr import plugins
 from sdcorr.cache import DiskStore
-from sdcorr.errors import BadDataset
+from sdcorr.errors import BadDataset, BadImage
 from sdcorr.evaluation import MEMORY, Tally, by_affinity, predict, share, wrong_photos
 from sdcorr.pairs import Dataset, Pair, Selection, select
 from sdcorr.pipeline import Pipeline, find_weights
@@ -29,6 +29,7 @@ from sdcorr.runtime import Runtime
 from sdcorr.shards import Shard, written
 
 ALL = Selection()
+_ADVICE = "mend the data set, or add --skip-bad to leave such pairs out, as every table will say"
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,12 @@ def _work(
                 pipeline, mine, told=benchmark.told, memory=benchmark.memory,
                 skip_bad=benchmark.skip_bad, tally=tally,
             )  # fmt: skip
-            for prediction in predictions:
-                shard.write(to_lines(prediction_to_dicts(prediction)))
-                watch(tally)
+            try:
+                for prediction in predictions:
+                    shard.write(to_lines(prediction_to_dicts(prediction)))
+                    watch(tally)
+            except BadImage as error:
+                raise BadImage(f"{error}; {_ADVICE}") from error
     shard.finish(
         {
             "ended": _now(),
@@ -143,14 +147,11 @@ def _plan(benchmark: Benchmark, folder: RunFolder, pairs: Sequence[Pair]) -> dic
     """What all processes must agree on: which earlier files count as done, and a name."""
     if not benchmark.skip_bad and (wrong := wrong_photos(pairs)):
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BadDataset(
-            f"{wrong[0]}{more}; mend the data set, or add --skip-bad to leave such pairs out, "
-            "which every table will say"
-        )
+        raise BadDataset(f"{wrong[0]}{more}; {_ADVICE}")
     root = benchmark.dataset.root
     folder.begin(_describe(benchmark, pairs), (pair_to_dict(pair, root) for pair in pairs))
     return {
-        "launch": f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        "launch": f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
         "parts": [path.relative_to(folder.path).as_posix() for path in folder.parts()],
     }
 

@@ -15,6 +15,7 @@ Convention:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -186,9 +187,14 @@ def bootstrap(sample: Sample, replicates: int = 1000, seed: int = 0) -> Replicat
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Percentile interval over the first axis, draws that left no pair set aside."""
+    """Percentile interval over the first axis, draws that left no pair (NaN) set aside.
+
+    NaN where all did.
+    """
     tail = 50 * (1 - level)
-    low, high = np.nanpercentile(values, [tail, 100 - tail], axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN
+        low, high = np.nanpercentile(values, [tail, 100 - tail], axis=0)
     return low, high
 
 

@@ -126,7 +126,7 @@ def find_world(expected: int | None = None) -> World:
     try:
         store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
     except (ValueError, RuntimeError) as error:  # a variable is missing, or nobody answers
-        raise BadLaunch(f"cannot reach the other {size - 1} processes: {error}") from error
+        raise BadLaunch(f"cannot reach the other processes: {error}") from error
     return World(rank, size, int(values.get("LOCAL_RANK", 0)), store)
 
 

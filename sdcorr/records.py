@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,33 @@ class Records:
     keypoint: np.ndarray[Any, np.dtype[np.str_]]
     error: Floats
     skipped: dict[str, str]
+
+    def only(self, pairs: Set[str]) -> Records:
+        """The records of some of the pairs, sorted by id, keypoints by pair and id."""
+        order = sorted(
+            (index for index, name in enumerate(self.pairs) if name in pairs),
+            key=self.pairs.__getitem__,
+        )
+        place = np.full(len(self.pairs), -1)
+        place[order] = np.arange(len(order))
+        rows = np.flatnonzero(place[self.pair] >= 0)
+        rows = rows[np.lexsort((self.keypoint[rows], place[self.pair[rows]]))]
+        names, category = np.unique(
+            np.array(self.categories)[self.category[order]], return_inverse=True
+        )
+        return replace(
+            self,
+            pairs=tuple(self.pairs[index] for index in order),
+            categories=tuple(names.tolist()),
+            category=category,
+            source=self.source[order],
+            target=self.target[order],
+            difficulty={kind: levels[order] for kind, levels in self.difficulty.items()},
+            sides={kind: sides[order] for kind, sides in self.sides.items()},
+            pair=place[self.pair[rows]],
+            keypoint=self.keypoint[rows],
+            error=self.error[rows],
+        )
 
 
 def pair_to_dict(pair: Pair, root: Path) -> dict[str, Any]:
@@ -153,11 +181,12 @@ def read_records(manifest: Path, records: Path) -> Records:
     sides: dict[str, dict[str, Any]] = {}
     index: dict[str, int] = {}
     skipped: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     rows: list[tuple[int, str, float]] = []
     for line in read_lines(records):
         try:
             name = line["pair"]
-            about[name]
+            counts[name] += 1
             if "skipped" in line:
                 skipped[name] = line["skipped"]
                 continue
@@ -168,11 +197,31 @@ def read_records(manifest: Path, records: Path) -> Records:
                 rows.append((index[name], line["keypoint"], line["error"]))
         except KeyError as error:
             raise BadRun(f"{records} does not fit {manifest}: no {error.args[0]!r}") from error
-    if missing := about.keys() - index.keys() - skipped.keys():
-        raise BadRun(f"{records} lacks {len(missing)} of {len(about)} pairs, first {min(missing)}")
+    _check_counts(records, about, counts, index.keys() & skipped.keys(), skipped.keys())
     if not rows:
         raise BadRun(f"{records} holds no keypoint: all {len(skipped)} pairs were skipped")
     return _columns([about[name] for name in index], list(sides.values()), rows, skipped)
+
+
+def _check_counts(
+    records: Path,
+    about: Mapping[str, dict[str, Any]],
+    counts: Mapping[str, int],
+    both: Set[str],
+    skipped: Set[str],
+) -> None:
+    """Each pair must be there, either skipped or with all its keypoints, once."""
+    if strange := counts.keys() - about.keys():
+        raise BadRun(f"{records} does not fit its list: no {min(strange)!r}")
+    if missing := about.keys() - counts.keys():
+        raise BadRun(f"{records} lacks {len(missing)} of {len(about)} pairs, first {min(missing)}")
+    for name, line in about.items():
+        wanted = 1 if name in skipped else len(line["keypoints"]) + len(line["source_only"])
+        if counts[name] != wanted or name in both:
+            raise BadRun(
+                f"{records} is damaged: expected {wanted} records of pair {name}, got "
+                f"{counts[name]}"
+            )
 
 
 def _columns(

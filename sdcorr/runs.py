@@ -212,7 +212,7 @@ def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
     if isinstance(there, dict) and isinstance(now, dict):
-        for key in sorted(there.keys() | now.keys()):
+        for key in dict.fromkeys([*now, *there]):
             yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
     elif isinstance(there, list) and isinstance(now, list) and len(there) == len(now):
         for index, pair in enumerate(zip(there, now, strict=True)):

@@ -93,7 +93,7 @@ class Scores:
     Args:
         rule: when a keypoint is correct.
         images: photos that take part.
-        skipped: pairs left out for photos that could not be read.
+        skipped: pairs left out for photos that could not be read, in either run of two.
         overall: all pairs.
         macro: mean of the categories, each with equal weight.
         categories: each of them.
@@ -137,10 +137,12 @@ def compare(first: Records, second: Records, rule: Rule, replicates: int = REPLI
     common = set(first.pairs) & set(second.pairs)
     if not common:
         raise BadScore("the two runs have no pair in common; compare runs on one data set")
-    one, other = _only(first, common), _only(second, common)
+    one, other = first.only(common), second.only(common)
+    one = replace(one, skipped=first.skipped | second.skipped)
+    correct_ones = [_is_correct(records, rule) for records in (one, other)]
     if not _same_keypoints(one, other, rule):
         raise BadScore("the two runs annotate the same pairs differently; compare runs on one data")
-    both = np.hstack([_is_correct(records, rule) for records in (one, other)])  # (K, 2A)
+    both = np.hstack(correct_ones)  # (K, 2A)
     return _scores(one, rule, _sample(one, both), replicates, _difference)
 
 
@@ -246,6 +248,8 @@ def _mean(rows: Sequence[Row], kind: Literal["image", "point"]) -> tuple[Value, 
 def _with_intervals(row: Row, drawn: Floats) -> Row:
     """The row with intervals of draws ``(R, 2, A)``, per image and per point."""
     lows, highs = interval(drawn)  # (2, A)
+    if np.isnan(lows).any():  # no draw left a pair
+        return row
     kinds = [
         tuple(map(Value, (one.value for one in values), low.tolist(), high.tolist()))
         for values, low, high in zip((row.image, row.point), lows, highs, strict=True)
@@ -253,37 +257,11 @@ def _with_intervals(row: Row, drawn: Floats) -> Row:
     return replace(row, image=kinds[0], point=kinds[1])
 
 
-def _only(records: Records, pairs: set[str]) -> Records:
-    """The records of some pairs, sorted by id, keypoints by pair and id."""
-    order = sorted(
-        (index for index, name in enumerate(records.pairs) if name in pairs),
-        key=records.pairs.__getitem__,
-    )
-    place = np.full(len(records.pairs), -1)
-    place[order] = np.arange(len(order))
-    rows = np.flatnonzero(place[records.pair] >= 0)
-    rows = rows[np.lexsort((records.keypoint[rows], place[records.pair[rows]]))]
-    names, category = np.unique(
-        np.array(records.categories)[records.category[order]], return_inverse=True
-    )
-    return replace(
-        records,
-        pairs=tuple(records.pairs[index] for index in order),
-        categories=tuple(names.tolist()),
-        category=category,
-        source=records.source[order],
-        target=records.target[order],
-        difficulty={kind: levels[order] for kind, levels in records.difficulty.items()},
-        sides={kind: sides[order] for kind, sides in records.sides.items()},
-        pair=place[records.pair[rows]],
-        keypoint=records.keypoint[rows],
-        error=records.error[rows],
-    )
-
-
 def _same_keypoints(one: Records, other: Records, rule: Rule) -> bool:
     return (
-        np.array_equal(one.pair, other.pair)
+        one.categories == other.categories
+        and np.array_equal(one.category, other.category)
+        and np.array_equal(one.pair, other.pair)
         and np.array_equal(one.keypoint, other.keypoint)
         and np.array_equal(one.sides[rule.threshold], other.sides[rule.threshold], equal_nan=True)
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+from scipy.io import savemat
 
 CATEGORIES = ("cat", "dog")
 PARTS = 5  # keypoints that a drawn photo may show; ids 0, 2, 4, ...
@@ -26,8 +28,8 @@ def draw_photo(path: Path, width: int, height: int, seed: int) -> None:
 def write_spair(
     root: Path,
     categories: Sequence[str] = CATEGORIES,
-    images: int = 3,
-    pairs: int | None = None,
+    images: int | Sequence[int] = 3,
+    pairs: int | Sequence[int] | None = None,
     split: str = "test",
     layouts: Sequence[str] = ("large", "small"),
     colon: str = ":",
@@ -41,15 +43,17 @@ def write_spair(
     Args:
         root: where the folders are made.
         categories: their names.
-        images: of each category; their names begin with 2008.
-        pairs: at most so many of each category.
+        images: of each category, one number or a number for each; names begin with 2008.
+        pairs: at most so many of each category, likewise.
         split: which list is written.
         layouts: which layouts are.
         colon: what stands for ``:`` in the names of the files.
     """
     lines = []
-    for category in categories:
-        names = [f"2008_{index:06d}" for index in range(images)]
+    counts = [images] * len(categories) if isinstance(images, int) else images
+    limits = [pairs] * len(categories) if pairs is None or isinstance(pairs, int) else pairs
+    for category, count, limit in zip(categories, counts, limits, strict=True):
+        names = [f"2008_{index:06d}" for index in range(count)]
         for index, name in enumerate(names):
             about = spair_image(category, name, index)
             draw_photo(
@@ -57,8 +61,8 @@ def write_spair(
                 about["image_width"], about["image_height"], seed=hash_of(category, index),
             )  # fmt: skip
             write(root / "ImageAnnotation" / category / f"{name}.json", about)
-        ordered = itertools.permutations(range(images), 2)
-        for first, second in itertools.islice(ordered, pairs):
+        ordered = itertools.permutations(range(count), 2)
+        for first, second in itertools.islice(ordered, limit):
             stem = f"{len(lines) + 1:06d}-{names[first]}-{names[second]}:{category}"
             ends = [spair_image(category, names[index], index) for index in (first, second)]
             file = root / "PairAnnotation" / split / f"{stem.replace(':', colon)}.json"
@@ -120,3 +124,118 @@ def write(path: Path, value: dict[str, Any]) -> None:
 def hash_of(category: str, index: int) -> int:
     """A seed that is the same in every process."""
     return sum(map(ord, category)) * 1000 + index
+
+
+WILLOW_CLASSES = ("car(G)", "car(M)", "duck(S)")
+PASCAL_CLASSES = {"aeroplane": 1, "car": 7}  # the lists' numbers, 1-based
+
+
+def write_pf_willow(
+    root: Path,
+    classes: Sequence[str] = WILLOW_CLASSES,
+    images: int = 3,
+    repacked: bool = False,
+    list_name: str = "test_pairs.csv",
+) -> Path:
+    """PF-WILLOW: every ordered pair of each class's photos, with the points of ``willow_points``.
+
+    Photo 1 of each class is upright, 60 x 80, the others 80 x 60; every class has the same names.
+
+    Args:
+        root: where the list and the folders are made.
+        classes: their names.
+        images: of each class.
+        repacked: folders right below the root; the list names them below ``PF-dataset`` anyway.
+        list_name: file name of the list.
+    """
+    header = [f"{axis}{photo}{n}" for photo in "AB" for axis in "XY" for n in range(1, 11)]
+    rows = [["imageA", "imageB", *header]]
+    for name in classes:
+        photos = [f"PF-dataset/{name}/photo_{index:03d}a.png" for index in range(images)]
+        for index, photo in enumerate(photos):
+            file = root / (photo.removeprefix("PF-dataset/") if repacked else photo)
+            draw_photo(file, *pf_size(index), seed=hash_of(name, index))
+        for first, second in itertools.permutations(range(images), 2):
+            points = [willow_points(index).T.ravel() for index in (first, second)]
+            rows.append([photos[first], photos[second], *np.concatenate(points).tolist()])
+    write_csv(root / list_name, rows)
+    return root
+
+
+def willow_points(index: int) -> np.ndarray:
+    """The ten points ``(10, 2)`` of photo ``index`` of every class."""
+    n = np.arange(10)
+    return np.column_stack([4.25 + 4 * n + index, 50.5 - 3 * n - 2 * index])
+
+
+def write_pf_pascal(
+    root: Path,
+    classes: Mapping[str, int] = PASCAL_CLASSES,
+    images: int = 3,
+    repacked: bool = False,
+    inside: str = "",
+) -> Path:
+    """PF-PASCAL: every ordered pair of each class's photos, in all three splits.
+
+    Photo i of class 7 is called 2008_00007i; photo 1 of each is upright, 60 x 80, the others
+    80 x 60. The test list gives the joint points; the others name each pair twice, and twice
+    mirrored.
+
+    Args:
+        root: where the lists and the folders are made.
+        classes: numbers by name.
+        images: of each class.
+        repacked: folders right below the root and the lists' shorter names; the lists name photos
+            below ``PF-dataset-PASCAL`` anyway.
+        inside: folder of the lists.
+    """
+    home = root if repacked else root / "PF-dataset-PASCAL"
+    ends = ["source_image", "target_image", "class"]
+    test, train = [[*ends, "XA", "YA", "XB", "YB"]], [[*ends, "flip"]]
+    for name, number in classes.items():
+        stems = [f"2008_{10 * number + index:06d}" for index in range(images)]
+        for index, stem in enumerate(stems):
+            photo, about = f"JPEGImages/{stem}.jpg", f"Annotations/{name}/{stem}.mat"
+            draw_photo(home / photo, *pf_size(index), seed=hash_of(name, index))
+            write_mat(home / about, pascal_points(index), pascal_box(index))
+        for first, second in itertools.permutations(range(images), 2):
+            row = [f"PF-dataset-PASCAL/JPEGImages/{stems[one]}.jpg" for one in (first, second)]
+            both = np.hstack([pascal_points(first), pascal_points(second)])
+            cells = [";".join(map(str, x)) for x in both[np.isfinite(both).all(axis=1)].T.tolist()]
+            test.append([*row, number, *cells])
+            train += [[*row, number, mirrored] for mirrored in (0, 1)] * 2
+    for split, rows in (("test", test), ("val", train), ("trn" if repacked else "train", train)):
+        file = f"{split}_pairs.csv" if repacked else f"{split}_pairs_pf_pascal.csv"
+        write_csv(root / inside / file, rows)
+    return root
+
+
+def pascal_points(index: int) -> np.ndarray:
+    """Keypoints ``(5, 2)`` of photo ``index`` of every class; it does not show part index % 5."""
+    n = np.arange(PARTS)
+    points = np.column_stack([10.5 + 9 * n + index, 8.25 + 7 * n + 2 * index])
+    points[index % PARTS] = np.nan
+    return points
+
+
+def pascal_box(index: int) -> list[int]:
+    """The object's box (x0, y0, x1, y1) on photo ``index`` of every class."""
+    return [5, 6, 50 + index, 45]
+
+
+def pf_size(index: int) -> tuple[int, int]:
+    """Width and height of photo ``index`` of every class."""
+    return (60, 80) if index == 1 else (80, 60)
+
+
+def write_mat(path: Path, points: np.ndarray, box: Sequence[float]) -> None:
+    """A photo's annotation in PF-PASCAL, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"kps": points, "bbox": np.array([box], np.float64)})
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """A list, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from sdcorr.cli import _run
 from tests.tiny import write_dinov2, write_stable_diffusion
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
@@ -55,3 +57,33 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the annotated pairs are not beside the checkout (../shared/data)")
     return SHARED
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("sdcorr: ")
+        return line
+
+
+class Command:
+    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
+        self._capfd = capfd
+
+    def __call__(self, *arguments: str) -> Done:
+        self._capfd.readouterr()
+        status = _run(list(arguments))
+        return Done(status, *self._capfd.readouterr())
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process: status, stdout and stderr."""
+    return Command(capfd)

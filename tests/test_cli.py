@@ -21,26 +21,13 @@ import sdcorr
 import sdcorr.recipes
 from sdcorr.backbones._text import Prompts
 from sdcorr.backbones.sift import Sift
-from sdcorr.cli import _run, cli
+from sdcorr.cli import cli
 from sdcorr.errors import MissingLibrary
+from tests.conftest import Command
 from tests.tiny import shrink
 
 SIFT = ("match", "a.jpg", "b.png", "--recipe", "sift")
 EVERY_RECIPE = ("sd-dino", "dinov2-b", "sd15", "sift")
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The one line on stderr."""
-        (line,) = self.err.splitlines()
-        assert line.startswith("sdcorr: ")
-        return line
 
 
 @pytest.fixture
@@ -77,22 +64,6 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("loaded a model before looking at what the user gave")
 
     monkeypatch.setattr("sdcorr.recipes.load", fail)
-
-
-class Command:
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-
-    def __call__(self, *arguments: str) -> Done:
-        self._capfd.readouterr()
-        status = _run(list(arguments))
-        return Done(status, *self._capfd.readouterr())
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in this process: status, stdout and stderr."""
-    return Command(capfd)
 
 
 # Match

@@ -131,8 +131,12 @@ def evaluate(
         )  # fmt: skip
         hide_downloads_off_terminal()
         _say_start(world, runtime.describe())
-        with _Watch(world) as watch:
-            finished = run_benchmark(benchmark, world, watch)
+        try:
+            with _Watch(world) as watch:
+                finished = run_benchmark(benchmark, world, watch)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on with what is done", err=True)
+            raise
         if finished:
             about, records = RunFolder(out).read()
             rule = Rule(annotated.alphas, annotated.threshold)

@@ -80,7 +80,9 @@ class Report:
         """The first of the files there is; raises where no folder holds any of the names."""
         found = next(filter(None, (self.find(folder, *names) for folder in folders)), None)
         if found is None:
-            self._problems.append(f"no list {' or '.join(names)}")
+            places = (folder.relative_to(self._root).as_posix() for folder in folders)
+            wanted = (f"{place}/{name}".removeprefix("./") for place in places for name in names)
+            self._problems.append(f"no list {' or '.join(wanted)}")
             self.close()
             raise AssertionError("close raises")
         return found

@@ -51,10 +51,8 @@ class Spair:
         report = Report("SPair-71k", self.root)
         annotated = self.root / "PairAnnotation" / self.split
         report.need_folders("JPEGImages", "ImageAnnotation", "PairAnnotation", "Layout")
-        list_file = self.root / "Layout" / self.layout / f"{self.split}.txt"
-        report.need_files("Layout", [(list_file, list_file.is_file())])
-        report.need_files("PairAnnotation", [(annotated, annotated.is_dir())])
-        report.close()
+        report.need_folders(f"PairAnnotation/{self.split}")
+        list_file = report.need_list([self.root / "Layout" / self.layout], [f"{self.split}.txt"])
         lines = list_file.read_text(encoding="utf-8").split()
         names = list(dict.fromkeys(line.replace("%3A", ":") for line in lines))
         files = {
