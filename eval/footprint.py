@@ -21,7 +21,6 @@ from pathlib import Path
 
 import sdcorr
 from sdcorr.recipes import find_recipe
-from sdcorr.runtime import resolve_runtime
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkpoint writers are the tests'
 from tests import tiny
@@ -32,7 +31,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 def main() -> None:
     """Write the checkpoints in a process of its own, measure in another, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", choices=["sd-dino", "dinov2-b", "sd15", "sift"])
+    parser.add_argument("recipe", choices=["sd-dino", "dinov2-b", "sd15", "sift", "same-position"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch", type=int, default=4)
@@ -107,7 +106,7 @@ def measure(options: argparse.Namespace, places: dict[str, str]) -> dict[str, ob
         "weights": "random, full size",
         "seconds": seconds,
         "resident GB": memory,
-        "runtime": resolve_runtime(options.device, options.dtype, options.batch).describe(),
+        "runtime": model.runtime.describe(),
     }
     if torch.cuda.is_available():
         result["peak GPU GB"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)

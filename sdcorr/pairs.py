@@ -79,6 +79,10 @@ class Pair:
         points = (self.source_keypoints, self.target_keypoints, self.source_only)
         if not all(np.isfinite(one).all() for one in points):
             raise BadDataset(f"pair {self.id}: a keypoint is not finite")
+        if self.target_box is not None:
+            x0, y0, x1, y1 = self.target_box
+            if not (x0 < x1 and y0 < y1):
+                raise BadDataset(f"pair {self.id}: the target's box {self.target_box} has no area")
 
 
 class Dataset(Protocol):
@@ -120,11 +124,18 @@ class Selection:
         limit: at most so many pairs of each category: those whose SHA-256 of ``seed:id`` is
             lowest, so that a draw depends on neither order, versions, nor other filters.
         seed: of the draw; of no meaning without a limit.
+
+    Raises:
+        BadDataset: the limit is below 1.
     """
 
     only: tuple[str, ...] = ()
     limit: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise BadDataset(f"expected at least 1 pair a category, got a limit of {self.limit}")
 
 
 def select(pairs: Sequence[Pair], selection: Selection) -> list[Pair]:

@@ -99,11 +99,11 @@ def score(
     about, records = RunFolder(run).read()
     usual = about["dataset"]
     rule = Rule(alphas or tuple(usual["alphas"]), threshold or usual["threshold"], strict)
-    result: dict[str, Any] = {"schema": SCHEMA, "unit": "share, 0 to 1", "run": about}
+    result: dict[str, Any] = {"schema": SCHEMA, "unit": "share, 0 to 1", "run": _shared(about)}
     if other is not None:
         about_other, records_other = RunFolder(other).read()
         gap = compare(records, records_other, rule, replicates)
-        result |= {"minus": about_other, "difference": gap.to_dict()}
+        result |= {"minus": _shared(about_other), "difference": gap.to_dict()}
         if json_out != "-":
             print_difference((run, about), (other, about_other), gap)
     else:
@@ -121,6 +121,16 @@ def score(
     elif json_out is not None:
         write_json(Path(json_out), result)
         click.echo(f"wrote {json_out}")
+
+
+def _shared(about: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run, without the names of folders and hosts."""
+    kept = {key: value for key, value in about.items() if key != "root"}
+    processes = [
+        {key: value for key, value in process.items() if key not in ("host", "pid")}
+        for process in about["processes"]
+    ]
+    return kept | {"processes": processes}
 
 
 def _breakdown(kind: str, records: Records, rule: Rule) -> tuple[Row, ...]:

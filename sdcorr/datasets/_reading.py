@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -30,24 +30,11 @@ class Report:
 
     def __init__(self, title: str, root: Path) -> None:
         self._title, self._root = title, root
-        self._problems: list[str] = []
+        self._problems: dict[str, None] = {}  # in order, each once
         self._listings: dict[Path, frozenset[str]] = {}
         if not root.is_dir():
             reason = "is no folder" if root.exists() else "does not exist"
             raise BadDataset(f"{root} {reason}; expected the folder that holds {title}")
-
-    def need_folders(self, *names: str) -> None:
-        """Raise unless the root holds these folders."""
-        missing = [name for name in names if not (self._root / name).is_dir()]
-        self._problems += [f"no folder {name}" for name in missing]
-        if missing:
-            inner = [
-                one.name
-                for one in sorted(self._root.iterdir())
-                if all((one / name).is_dir() for name in names)
-            ]
-            self._problems += [f"did you mean its folder {inner[0]}?"] if inner else []
-            self.close()
 
     def find(self, folder: Path, *names: str) -> Path | None:
         """The first of the names that the folder holds."""
@@ -56,47 +43,66 @@ class Report:
             self._listings[folder] = frozenset(found)
         return next((folder / name for name in names if name in self._listings[folder]), None)
 
-    def need_files(self, what: str, wanted: Sequence[tuple[Path, bool]]) -> None:
+    def need_folders(self, *names: str) -> None:
+        """Note which of these folders the root lacks."""
+        for name in names:
+            if not (self._root / name).is_dir():
+                self.note(f"no folder {name}")
+
+    def need_list(self, places: Sequence[str], names: Sequence[str]) -> Path:
+        """The first file of these names in these folders of the root.
+
+        Raises:
+            BadDataset: there is none, or something was noted before.
+        """
+        wanted = [Path(place) / name for place in places for name in names]
+        found = [path for path in wanted if self.find((self._root / path).parent, path.name)]
+        if not found:
+            self.note(f"no list {' or '.join(path.as_posix() for path in wanted)}")
+            for inner in sorted(self._root.iterdir()):
+                if any((inner / path).is_file() for path in wanted):
+                    self.note(f"did you mean its folder {inner.name}?")
+        self.close()
+        return self._root / found[0]
+
+    def need_files(self, what: str, wanted: Iterable[tuple[Path, bool]]) -> None:
         """Note how many of the files are missing; each comes with whether it is there."""
         files = dict(wanted)
         missing = [path for path, there in files.items() if not there]
         if missing:
-            self._problems.append(
+            self.note(
                 f"{what}: {len(missing)} of {len(files)} files are missing, first "
-                f"{missing[0].relative_to(self._root).as_posix()}"
+                f"{self._name(missing[0])}"
             )
 
     @contextmanager
     def damage(self, path: Path) -> Iterator[None]:
-        """Note a file that is there and not what it should be, and go on."""
+        """Note that a file is not what it should be, and go on after the block."""
         try:
             yield
         except KeyError as error:
-            self._problems.append(f"{self._name(path)} lacks {error.args[0]!r}")
+            self.note(f"{self._name(path)} lacks {error.args[0]!r}")
         except Exception as error:  # readers of JSON and .mat raise nearly anything on damage
-            self._problems.append(f"{self._name(path)}: {' '.join(str(error).split())}")
+            self.note(f"{self._name(path)}: {' '.join(str(error).split())}")
 
-    def need_list(self, folders: Sequence[Path], names: Sequence[str]) -> Path:
-        """The first of the files there is; raises where no folder holds any of the names."""
-        found = next(filter(None, (self.find(folder, *names) for folder in folders)), None)
-        if found is None:
-            places = (folder.relative_to(self._root).as_posix() for folder in folders)
-            wanted = (f"{place}/{name}".removeprefix("./") for place in places for name in names)
-            self._problems.append(f"no list {' or '.join(wanted)}")
-            self.close()
-            raise AssertionError("close raises")
-        return found
+    def note(self, problem: str) -> None:
+        """One more problem."""
+        self._problems[problem] = None
 
     def close(self) -> None:
         """Raise BadDataset if anything was noted."""
-        if not self._problems:
-            return
-        more = len(self._problems) - FEW
-        told = [*self._problems[:FEW], *([f"and {more} more"] if more > 0 else [])]
-        raise BadDataset(f"{self._root} is not a whole {self._title}: {'; '.join(told)}")
+        if self._problems:
+            self._fail()
+
+    def _fail(self) -> NoReturn:
+        problems = list(self._problems)
+        more = [f"and {len(problems) - FEW} more"] if len(problems) > FEW else []
+        told = "; ".join([*problems[:FEW], *more])
+        raise BadDataset(f"{self._root} is not a whole {self._title}: {told}")
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
+        inside = path.is_relative_to(self._root)
+        return (path.relative_to(self._root) if inside else path).as_posix()
 
 
 def check_part(kind: str, value: str, known: Sequence[str]) -> None:
@@ -114,9 +120,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[list[str]]:
-    """The rows of a CSV file below its header, empty ones left out."""
+    """The rows of a list of pairs in CSV, below its header; raises ValueError where none are.
+
+    The first two cells of each name photos: ``FOLDER/.../NAME``, below the root.
+    """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return [row for row in list(csv.reader(file))[1:] if row]
+        rows = [row for row in list(csv.reader(file))[1:] if row]
+    if not rows:
+        raise ValueError("it lists no pairs")
+    for row in rows:
+        for name in row[:2]:
+            parts = Path(name).parts
+            if len(parts) < 2 or Path(name).is_absolute() or ".." in parts:
+                raise ValueError(f"expected photos like FOLDER/NAME.png, got {name!r}")
+    return rows
 
 
 def to_points(values: Any) -> Points:

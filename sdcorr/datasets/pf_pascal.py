@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from sdcorr.datasets._reading import Report, check_part, find_photo, read_rows, to_points
-from sdcorr.pairs import Pair, Points, Threshold
+from sdcorr.pairs import Box, Pair, Points, Threshold
 
 CATEGORIES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -55,32 +54,24 @@ class PfPascal:
     def pairs(self) -> list[Pair]:
         """The pairs in the order of the list; see ``Dataset.pairs``."""
         report = Report("PF-PASCAL", self.root)
-        places = (self.root, self.root / "image_pairs")
-        list_file = report.need_list(places, LISTS[self.split])
-        rows = []
+        list_file = report.need_list([".", "image_pairs"], LISTS[self.split])
+        rows: list[_Row] = []
         with report.damage(list_file):
             rows = [_Row.read(cells) for cells in read_rows(list_file)]
         report.close()
         rows = list(dict.fromkeys(row for row in rows if not row.mirrored))
         photos = {name: find_photo(self.root, name) for row in rows for name in row.photos}
-        report.need_files("photos", list(photos.values()))
-        files = {
-            (name, row.category): _annotation(photos[name][0], row.category)
-            for row in rows
-            for name in row.photos
-        }
-        report.need_files("Annotations", [(file, file.is_file()) for file in files.values()])
+        report.need_files("photos", photos.values())
+        annotations = _read_annotations(report, rows, photos)
         report.close()
         pairs = []
-        read = cache(_read_annotation)
         for row in rows:
-            source, target = (files[name, row.category] for name in row.photos)
-            with report.damage(source), report.damage(target):
-                pair = _pair(
-                    row, [photos[name][0] for name in row.photos], read(source), read(target)
-                )
-                row.check(pair)
-                pairs.append(pair)
+            source, target = (annotations[name, row.category] for name in row.photos)
+            paths = [photos[name][0] for name in row.photos]
+            with report.damage(target.file):
+                pairs.append(_pair(row, paths, source, target))
+            with report.damage(list_file):
+                row.check(pairs[-1])
         report.close()
         return pairs
 
@@ -102,7 +93,9 @@ class _Row:
         if not 1 <= number <= len(CATEGORIES):
             raise ValueError(f"expected a class in 1..{len(CATEGORIES)}, got {number}")
         listed = tuple(cells[3:]) if len(cells) == 7 else ()
-        mirrored = not listed and cells[3].strip() != "0"
+        if not listed and float(cells[3]) not in (0, 1):
+            raise ValueError(f"expected flip 0 or 1, got {cells[3]!r}")
+        mirrored = not listed and float(cells[3]) == 1
         return cls((cells[0], cells[1]), CATEGORIES[number - 1], mirrored, listed)
 
     def check(self, pair: Pair) -> None:
@@ -110,40 +103,60 @@ class _Row:
         if not self.listed:
             return
         values = [[float(number) for number in cell.split(";")] for cell in self.listed]
+        if len({len(numbers) for numbers in values}) > 1:
+            raise ValueError(f"as many XA, YA, XB and YB are expected for {pair.id}")
         listed = np.array(values).T  # (N, 4)
         annotated = np.hstack([pair.source_keypoints, pair.target_keypoints])
         gaps = np.abs(listed[:, None] - annotated[None]).max(axis=2)  # (N, N)
         if len(listed) != len(annotated) or (gaps.min(axis=1) > CLOSE).any():
             raise ValueError(
-                f"its points are not those that the list gives for {pair.id}; are list and "
-                "annotations of one release?"
+                f"its points of {pair.id} are not those of Annotations; are both of one release?"
             )
 
 
-def _annotation(photo: Path, category: str) -> Path:
-    return photo.parent.parent / "Annotations" / category / f"{photo.stem}.mat"
+@dataclass(frozen=True, eq=False)
+class _Annotation:
+    """Keypoints ``(N, 2)`` of a photo, NaN where a part is not seen, and the object's box."""
+
+    file: Path
+    keypoints: Points
+    box: Box
+
+    @classmethod
+    def read(cls, file: Path) -> _Annotation:
+        from scipy.io import loadmat
+
+        values: dict[str, Any] = loadmat(file)
+        x0, y0, x1, y1 = np.asarray(values["bbox"], np.float64).ravel().tolist()
+        return cls(file, to_points(values["kps"]), (x0, y0, x1, y1))
 
 
-def _read_annotation(path: Path) -> tuple[Points, tuple[float, float, float, float]]:
-    """Keypoints ``(N, 2)``, NaN where a part is not seen, and the object's box."""
-    from scipy.io import loadmat
+def _read_annotations(
+    report: Report, rows: Sequence[_Row], photos: Mapping[str, tuple[Path, bool]]
+) -> dict[tuple[str, str], _Annotation]:
+    """By photo and category, for a photo may stand in several; missing photos have none."""
+    files = {}
+    for row in rows:
+        for name in row.photos:
+            photo, there = photos[name]
+            if there:
+                home = photo.parent.parent / "Annotations" / row.category
+                files[name, row.category] = home / f"{photo.stem}.mat"
+    report.need_files("Annotations", [(file, file.is_file()) for file in files.values()])
+    found = {}
+    for key, file in files.items():
+        if file.is_file():
+            with report.damage(file):
+                found[key] = _Annotation.read(file)
+    return found
 
-    values: dict[str, Any] = loadmat(path)
-    x0, y0, x1, y1 = np.asarray(values["bbox"], np.float64).ravel().tolist()
-    return to_points(values["kps"]), (x0, y0, x1, y1)
 
-
-def _pair(
-    row: _Row,
-    photos: Sequence[Path],
-    source: tuple[Points, tuple[float, float, float, float]],
-    target: tuple[Points, tuple[float, float, float, float]],
-) -> Pair:
-    (source_points, _), (target_points, box) = source, target
-    if len(source_points) != len(target_points):
-        raise ValueError(f"{len(target_points)} keypoints, {len(source_points)} in the source's")
-    there = np.isfinite(source_points).all(axis=1)
-    joint = there & np.isfinite(target_points).all(axis=1)
+def _pair(row: _Row, photos: Sequence[Path], source: _Annotation, target: _Annotation) -> Pair:
+    here, other = source.keypoints, target.keypoints
+    if len(here) != len(other):
+        raise ValueError(f"{len(other)} keypoints, but {len(here)} in {source.file.name}")
+    there = np.isfinite(here).all(axis=1)
+    joint = there & np.isfinite(other).all(axis=1)
     alone = there & ~joint
     return Pair(
         id=f"{photos[0].stem}-{photos[1].stem}:{row.category}",
@@ -152,11 +165,11 @@ def _pair(
         source=photos[0],
         target=photos[1],
         keypoint_ids=tuple(map(str, np.flatnonzero(joint))),
-        source_keypoints=source_points[joint],
-        target_keypoints=target_points[joint],
+        source_keypoints=here[joint],
+        target_keypoints=other[joint],
         source_only_ids=tuple(map(str, np.flatnonzero(alone))),
-        source_only=source_points[alone],
-        target_box=box,
+        source_only=here[alone],
+        target_box=target.box,
     )
 
 

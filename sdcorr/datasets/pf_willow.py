@@ -36,8 +36,8 @@ class PfWillow:
     def pairs(self) -> list[Pair]:
         """The pairs in the order of the list; see ``Dataset.pairs``."""
         report = Report("PF-WILLOW", self.root)
-        list_file = report.need_list([self.root], LISTS)
-        rows = []
+        list_file = report.need_list(["."], LISTS)
+        rows: list[list[str]] = []
         with report.damage(list_file):
             rows = read_rows(list_file)
             if wrong := [row for row in rows if len(row) != 2 + 4 * POINTS]:

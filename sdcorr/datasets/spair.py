@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sdcorr.datasets._reading import Report, check_part, read_json, to_points
 from sdcorr.geometry import Size
-from sdcorr.pairs import Pair, Threshold
+from sdcorr.pairs import Pair, Points, Threshold, no_points
 
 SPLITS = ("test", "val", "trn")
 LAYOUTS = ("large", "small")
-GRADES = ("easy", "medium", "hard")  # of viewpoint and scale variation, 0 to 2
-ENDS = ("none", "source", "target", "both")  # who is truncated or occluded, 0 to 3
+GRADES = ("easy", "medium", "hard")
+ENDS = ("none", "source", "target", "both")
+# each difficulty flag: our word for it, and what its numbers mean, from 0
+FLAGS = {
+    "viewpoint_variation": ("viewpoint", GRADES),
+    "scale_variation": ("scale", GRADES),
+    "truncation": ("truncation", ENDS),
+    "occlusion": ("occlusion", ENDS),
+}
 
 
 @dataclass(frozen=True)
 class Spair:
     """SPair-71k: 18 categories of PASCAL VOC, 12,234 test pairs.
 
-    Reads ``Layout/LAYOUT/SPLIT.txt``, ``PairAnnotation/SPLIT``, ``ImageAnnotation`` (for points
-    that only the source shows) and ``JPEGImages``. A pair's id is the line of the layout file;
+    Reads ``Layout/LAYOUT/SPLIT.txt``, ``PairAnnotation/SPLIT``, ``ImageAnnotation`` of the sources
+    (for points that only they show) and ``JPEGImages``. A pair's id is the line of the layout file;
     where a file system takes no ``:``, the pair's file may be written with ``%3A``. Boxes are
     1-based and points 0-based in the files; both are used as they stand, as everywhere.
 
@@ -49,58 +58,82 @@ class Spair:
     def pairs(self) -> list[Pair]:
         """The pairs in the order of the layout file; see ``Dataset.pairs``."""
         report = Report("SPair-71k", self.root)
-        annotated = self.root / "PairAnnotation" / self.split
-        report.need_folders("JPEGImages", "ImageAnnotation", "PairAnnotation", "Layout")
-        report.need_folders(f"PairAnnotation/{self.split}")
-        list_file = report.need_list([self.root / "Layout" / self.layout], [f"{self.split}.txt"])
-        lines = list_file.read_text(encoding="utf-8").split()
-        names = list(dict.fromkeys(line.replace("%3A", ":") for line in lines))
+        pair_folder = f"PairAnnotation/{self.split}"
+        report.need_folders("JPEGImages", "ImageAnnotation", pair_folder)
+        list_file = report.need_list([f"Layout/{self.layout}"], [f"{self.split}.txt"])
+        names: list[str] = []
+        with report.damage(list_file):
+            lines = list_file.read_text(encoding="utf-8").split()
+            names = list(dict.fromkeys(line.replace("%3A", ":") for line in lines))
+            if not names:
+                raise ValueError("it lists no pairs")
+        annotations = self._read_annotations(report, pair_folder, names)
+        keypoints = self._read_keypoints(report, [one for _, one in annotations.values()])
+        report.close()
+        pairs = []
+        for name, (file, one) in annotations.items():
+            with report.damage(file):
+                pairs.append(_pair(self.root, name, one, keypoints[_photos(one)[0]]))
+        report.close()
+        return pairs
+
+    def _read_annotations(
+        self, report: Report, folder: str, names: Sequence[str]
+    ) -> dict[str, tuple[Path, dict[str, Any]]]:
+        """File and content of each pair's annotation, by name."""
+        home = self.root / folder
         files = {
-            name: report.find(annotated, f"{name}.json", f"{name.replace(':', '%3A')}.json")
+            name: report.find(home, f"{name}.json", f"{name.replace(':', '%3A')}.json")
             for name in names
         }
-        report.need_files(
-            f"PairAnnotation/{self.split}",
-            [(annotated / f"{name}.json", file is not None) for name, file in files.items()],
-        )
+        there = [(home / f"{name}.json", file is not None) for name, file in files.items()]
+        report.need_files(folder, there)
         found = {}
         for name, file in files.items():
             if file is not None:
                 with report.damage(file):
-                    found[name] = read_json(file)
-                    found[name]["category"], found[name]["src_imname"], found[name]["trg_imname"]
-        self._need_photos(report, list(found.values()))
-        report.close()
-        pairs = []
-        keypoints = cache(self._keypoints)
-        for name, annotation in found.items():
-            with report.damage(annotated / f"{name}.json"):
-                every = keypoints(annotation["category"], annotation["src_imname"])
-                pairs.append(_pair(self.root, name, annotation, every))
-        report.close()
-        return pairs
+                    annotation = read_json(file)
+                    _photos(annotation)
+                    found[name] = (file, annotation)
+        return found
 
-    def _need_photos(self, report: Report, annotations: Sequence[dict[str, Any]]) -> None:
-        for folder, ending in (("JPEGImages", ".jpg"), ("ImageAnnotation", ".json")):
-            wanted = []
-            for one in annotations:
-                for name in (one["src_imname"], one["trg_imname"]):
-                    home = self.root / folder / one["category"]
-                    file = f"{Path(name).stem}{ending}" if folder == "ImageAnnotation" else name
-                    wanted.append((home / file, report.find(home, file) is not None))
-            report.need_files(folder, wanted)
+    def _read_keypoints(
+        self, report: Report, annotations: Sequence[dict[str, Any]]
+    ) -> dict[tuple[str, str], dict[str, Points]]:
+        """All keypoints of each source photo, ``(1, 2)`` by id; those that are null left out."""
+        photos = dict.fromkeys(photo for one in annotations for photo in _photos(one))
+        report.need_files("JPEGImages", self._there(report, "JPEGImages", photos))
+        sources = list(dict.fromkeys(_photos(one)[0] for one in annotations))
+        names = [(category, f"{Path(name).stem}.json") for category, name in sources]
+        files = self._there(report, "ImageAnnotation", names)
+        report.need_files("ImageAnnotation", files)
+        found = {}
+        for source, (file, there) in zip(sources, files, strict=True):
+            if there:
+                with report.damage(file):
+                    every = read_json(file)["kps"].items()
+                    found[source] = {
+                        name: to_points([point]) for name, point in every if point is not None
+                    }
+        return found
 
-    def _keypoints(self, category: str, photo: str) -> dict[str, Any]:
-        """All keypoints of a photo by id, without those that are null."""
-        file = self.root / "ImageAnnotation" / category / f"{Path(photo).stem}.json"
-        try:
-            every = read_json(file)["kps"]
-            return {name: point for name, point in every.items() if point is not None}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{file} holds no keypoints: {error}") from error
+    def _there(
+        self, report: Report, folder: str, names: Iterable[tuple[str, str]]
+    ) -> list[tuple[Path, bool]]:
+        homes = [(self.root / folder / category, name) for category, name in names]
+        return [(home / name, report.find(home, name) is not None) for home, name in homes]
 
 
-def _pair(root: Path, name: str, annotation: dict[str, Any], every: dict[str, Any]) -> Pair:
+def _photos(annotation: dict[str, Any]) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Category and file name of source and target."""
+    names = [annotation[key] for key in ("category", "src_imname", "trg_imname")]
+    if not all(isinstance(name, str) and name == Path(name).name for name in names):
+        raise ValueError(f"expected a category and two photos, got {names}")
+    category, source, target = names
+    return (category, source), (category, target)
+
+
+def _pair(root: Path, name: str, annotation: dict[str, Any], every: dict[str, Points]) -> Pair:
     category = annotation["category"]
     photos = root / "JPEGImages" / category
     ids = tuple(map(str, annotation["kps_ids"]))
@@ -116,15 +149,12 @@ def _pair(root: Path, name: str, annotation: dict[str, Any], every: dict[str, An
         source_keypoints=to_points(annotation["src_kps"]),
         target_keypoints=to_points(annotation["trg_kps"]),
         source_only_ids=tuple(lacking),
-        source_only=to_points(list(lacking.values())),
+        source_only=np.concatenate([no_points(), *lacking.values()]),
         source_size=_size(annotation["src_imsize"]),
         target_size=_size(annotation["trg_imsize"]),
         target_box=(x0, y0, x1, y1),
-        difficulty=_difficulty(
-            annotation["viewpoint_variation"], annotation["scale_variation"],
-            annotation["truncation"], annotation["occlusion"],
-        ),
-    )  # fmt: skip
+        difficulty=_difficulty(*(annotation[field] for field in FLAGS)),
+    )
 
 
 def _size(values: Sequence[int]) -> Size:
@@ -133,13 +163,13 @@ def _size(values: Sequence[int]) -> Size:
 
 
 @cache  # thousands of pairs share some hundred combinations
-def _difficulty(viewpoint: int, scale: int, truncation: int, occlusion: int) -> dict[str, str]:
-    return {
-        "viewpoint": GRADES[viewpoint],
-        "scale": GRADES[scale],
-        "truncation": ENDS[truncation],
-        "occlusion": ENDS[occlusion],
-    }
+def _difficulty(*levels: int) -> dict[str, str]:
+    words = {}
+    for (field, (kind, scale)), level in zip(FLAGS.items(), levels, strict=True):
+        if level not in range(len(scale)):
+            raise ValueError(f"expected {field} in 0..{len(scale) - 1}, got {level!r}")
+        words[kind] = scale[level]
+    return words
 
 
 PLUGIN = Spair

@@ -1,0 +1,71 @@
+"""Ours against the published numbers on a few pairs of each category: a cheap first look.
+
+    python eval/check.py sd-dino --root data/SPair-71k --out runs/check-sd-dino
+
+Runs ``sdcorr eval spair --limit-per-category 20`` and prints PCK@0.1 per point beside the
+published row. Twenty pairs a category tell a broken set-up from a working one, not 63 from 64:
+the interval says how far chance alone may move the mean. Arguments that this script does not know
+go to ``sdcorr eval``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+from sdcorr.runs import RunFolder
+from sdcorr.scores import Rule, Scores, score
+
+PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())["spair"]
+ALPHA = 0.1
+
+
+def main() -> None:
+    """Run, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", choices=sorted(PUBLISHED))
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=20, help="of each category")
+    options, more = parser.parse_known_args()
+    command = (
+        sys.executable, "-m", "sdcorr", "eval", "spair", "--root", str(options.root), "--recipe",
+        options.recipe, "--out", str(options.out), "--limit-per-category", str(options.pairs),
+        *more,
+    )  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    _, records = RunFolder(options.out).read()
+    print(table(options.recipe, score(records, Rule((ALPHA,), "box"))))
+
+
+def table(recipe: str, scores: Scores) -> str:
+    """Ours, theirs and the gap for each category, and for their plain mean."""
+    theirs = PUBLISHED[recipe]["categories at 0.1 per point"]
+    lines = [
+        f"PCK@{ALPHA} per point, target box, {scores.overall.pairs} pairs",
+        f"theirs: {PUBLISHED[recipe]['source']}",
+        f"{'':12} {'ours':>6} {'theirs':>7} {'gap':>6}",
+    ]
+    for row in scores.categories:
+        lines.append(_line(row.name, row.point[0].value, theirs.get(row.name)))
+    ours = scores.macro.point[0]
+    both = [theirs[row.name] for row in scores.categories if row.name in theirs]
+    lines.append(_line("mean", ours.value, mean(both) if both else None))
+    if ours.low is not None and ours.high is not None:
+        lines.append(f"95 % interval of our mean: {100 * ours.low:.1f} to {100 * ours.high:.1f}")
+    lines.append(f"theirs, all pairs pooled: {PUBLISHED[recipe]['point'][str(ALPHA)]}")
+    return "\n".join(lines)
+
+
+def _line(name: str, ours: float, theirs: float | None) -> str:
+    if theirs is None:
+        return f"{name:12} {100 * ours:6.1f} {'-':>7}"
+    return f"{name:12} {100 * ours:6.1f} {theirs:7.1f} {100 * ours - theirs:+6.1f}"
+
+
+if __name__ == "__main__":
+    main()
