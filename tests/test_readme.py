@@ -17,12 +17,14 @@ import pytest
 
 from sdcorr import recipes
 from sdcorr.cli import _run
+from tests.annotated import write_pf_pascal, write_pf_willow, write_spair
 from tests.conftest import ROOT
 from tests.tiny import shrink, write_hub_cache
 
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.S)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 SET_UP = ("make ", "pip ", "#")
+LAUNCHERS = (["torchrun"], ["accelerate"])
 
 
 @pytest.fixture
@@ -36,20 +38,31 @@ def checkout(tmp_path, monkeypatch, dinov2_folder, sd_folder) -> Path:
     small = {name: shrink(recipe) for name, recipe in recipes.RECIPES.items()}
     monkeypatch.setattr(recipes, "RECIPES", small)
     (tmp_path / "assets").symlink_to(ROOT / "assets")
+    write_spair(tmp_path / "data" / "SPair-71k")
+    write_pf_willow(tmp_path / "data" / "PF-WILLOW", classes=("car(G)", "duck(S)"))
+    write_pf_pascal(tmp_path / "data" / "PF-PASCAL")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def own_command(line: str) -> list[str]:
+    """Arguments of sdcorr in a line that runs it, also in many processes; here it is one."""
+    words = shlex.split(line, comments=True)
+    if words[:1] == ["sdcorr"]:
+        return words[1:]
+    return words[words.index("sdcorr") + 1 :] if words[:1] in LAUNCHERS else []
 
 
 def test_every_bash_line_runs(checkout, capsys):
     lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
     ran = []
     for line in filter(None, lines):
-        if line.startswith("sdcorr "):
-            assert _run(shlex.split(line, comments=True)[1:]) == 0, line
+        if arguments := own_command(line):
+            assert _run(arguments) == 0, line
             ran.append(line)
         elif not line.startswith(SET_UP):
             subprocess.run(["bash", "-c", line], check=True)
-    assert len(ran) >= 9
+    assert len(ran) >= 15
     assert (checkout / "match-astronaut-hopper.png").exists()
     assert (checkout / "out.json").exists()
     assert (checkout / "out.png").exists()
@@ -88,13 +101,13 @@ def test_the_make_targets_that_the_readme_names_exist():
 def test_links_to_files_lead_somewhere():
     text = (ROOT / "README.md").read_text()
     for place in re.findall(r"\]\((?!http)([^)]+)\)", text):
-        assert (ROOT / place).exists()
+        assert (ROOT / place.partition("#")[0]).exists()
 
 
 def test_the_recipe_table_names_every_recipe_and_its_licences():
     from sdcorr.models import KNOWN
 
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text().partition("\n## Recipes\n")[2]
     for name, recipe in recipes.RECIPES.items():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
         for config in recipe.backbones.values():
@@ -110,3 +123,59 @@ def test_memory_figures_are_the_measured_ones():
         peak = f"{measured['resident GB']['peak'] + 1e-6:.1f} GB"  # a half goes up
         assert recipe.memory.startswith(peak)
         assert re.search(rf"^\| `{name}` \|.*\| {peak} \|", text, re.M)
+
+
+def test_the_commands_that_reproduce_papers_run(checkout):
+    text = (ROOT / "eval" / "README.md").read_text()
+    tables = re.findall(r"`(sdcorr (?:eval|score) [^`]*?--[^`]*)`", text)
+    lines = re.findall(r"^    (torchrun .*)$", text, re.M)
+    ran = [line for line in (*tables, *lines) if "RUN" not in line and "/shared" not in line]
+    for line in ran:
+        assert _run(own_command(line)) == 0, line
+    assert len(ran) >= 8
+
+
+def test_the_benchmark_numbers_are_the_measured_ones():
+    readme, details = (ROOT / "README.md").read_text(), (ROOT / "eval" / "README.md").read_text()
+    results = sorted((ROOT / "eval" / "results").glob("*-s*.json"))
+    for path in [path for path in results if path.name.startswith(("willow", "spair"))]:
+        scores = json.loads(path.read_text())["scores"]
+        shown = dict(zip(scores["rule"]["alphas"], scores["overall"]["image"], strict=True))
+        numbers = [[f"{100 * part:.1f}" for part in value.values()] for value in shown.values()]
+        cells = {
+            alpha: "{} [{}, {}]".format(*three) for alpha, three in zip(shown, numbers, strict=True)
+        }
+        row = " | ".join(cells.get(alpha, "") for alpha in (0.05, 0.1, 0.15))
+        assert f"| `{path.name}` | {scores['overall']['pairs']} |" in details
+        assert f"| {row} |" in details
+        if path.name.startswith("willow"):
+            name = path.stem.removeprefix("willow-")
+            assert "| `{}` | {} | {} to {} |".format(name, *numbers[1]) in readme
+
+
+def test_the_check_prints_ours_beside_theirs(checkout, monkeypatch, capfd):
+    monkeypatch.setattr(
+        "sys.argv",
+        ["check.py", "same-position", "--root", "data/SPair-71k", "--out", "check", "--pairs", "2"],
+    )
+    runpy.run_path(str(ROOT / "eval" / "check.py"), run_name="__main__")
+    out = capfd.readouterr().out
+    assert "PCK@0.1 per point, target box, 4 pairs" in out
+    assert re.search(r"^mean +[0-9.]+ +-$", out, re.M)
+    assert "theirs, all pairs pooled: 5.49" in out
+
+
+def test_published_rows_are_those_of_the_recipes():
+    published = json.loads((ROOT / "eval" / "published.json").read_text())["spair"]
+    assert published.keys() <= recipes.RECIPES.keys()
+    for row in published.values():
+        categories = row["categories at 0.1 per point"]
+        assert len(categories) in (0, 18)
+        if categories:  # the pooled number lies among the categories'
+            assert min(categories.values()) < row["point"]["0.1"] < max(categories.values())
+
+
+def test_the_scale_is_that_of_the_test_split():
+    scale = runpy.run_path(str(ROOT / "eval" / "scale.py"))
+    assert sum(scale["PAIRS"]) == 12_234
+    assert sum(map(scale["fewest_photos"], scale["PAIRS"])) == 480

@@ -10,6 +10,7 @@ import click
 
 from sdcorr.cli._options import (
     Progress,
+    cache_options,
     debug,
     hide_downloads_off_terminal,
     places_of,
@@ -17,6 +18,7 @@ from sdcorr.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from sdcorr.cache import DiskStore
     from sdcorr.pipeline import Pipeline
     from sdcorr.recipe import Recipe
     from sdcorr.types import Matches
@@ -67,12 +69,14 @@ STDOUT = Path("-")
     callback=places_of,
     help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
 )
+@cache_options
 @runtime_options
 @debug
 def match(
     source: Path, target: Path, recipe_name: str, category: str | None,
     points: tuple[tuple[float, float], ...], points_file: Path | None, out: Path | None,
-    json_out: str | None, places: dict[str, str], device: str, dtype: str, batch: int,
+    json_out: str | None, places: dict[str, str], store: DiskStore | None, device: str,
+    dtype: str, batch: int,
 ) -> None:  # fmt: skip
     """Find points of SOURCE in TARGET.
 
@@ -99,7 +103,7 @@ def match(
     hide_downloads_off_terminal()
     with Progress(steps=4) as progress:
         with progress.step(f"loading {recipe.name}"):
-            model = load(recipe, device=device, dtype=dtype, batch=batch)
+            model = load(recipe, device=device, dtype=dtype, batch=batch, cache=store)
         with progress.step(f"encoding {source.name}"):
             first = model.encode(photos[0])
         with progress.step(f"encoding {target.name}"):
