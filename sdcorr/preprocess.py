@@ -105,8 +105,10 @@ def read_size(path: Path) -> Size:
     with _damage_in_words(str(path)):
         _check_file(path)
         with PIL.Image.open(path) as photo:
-            turned = TURNS.get(photo.getexif().get(ORIENTATION, 1)) in SIDEWAYS
-            return Size(*(photo.size if turned else photo.size[::-1]))
+            turn = TURNS.get(photo.getexif().get(ORIENTATION, 1))
+            # Pillow gives the size of a TIFF as it will turn it while loading
+            sideways = turn in SIDEWAYS and photo.format != "TIFF"
+            return Size(*(photo.size if sideways else photo.size[::-1]))
 
 
 def fit(image: Image, size: int, how: Fit) -> Canvas:

@@ -27,7 +27,7 @@ from tests.conftest import Command
 from tests.tiny import shrink
 
 SIFT = ("match", "a.jpg", "b.png", "--recipe", "sift")
-EVERY_RECIPE = ("sd-dino", "dinov2-b", "sd15", "sift")
+EVERY_RECIPE = ("sd-dino", "dinov2-b", "sd15", "sift", "same-position")
 
 
 @pytest.fixture
@@ -473,7 +473,7 @@ def test_help_shows_an_example(path: tuple[str, ...]) -> None:
 
 def test_commands_are_all_here() -> None:
     assert {" ".join(path) for path in every_command(cli)} == {
-        "", "match", "recipes", "recipes list", "recipes show", "models", "models list",
+        "", "match", "eval", "score", "recipes", "recipes list", "recipes show", "models", "models list",
         "models download", "models where", "doctor",
     }  # fmt: skip
 

@@ -13,7 +13,7 @@ import sdcorr
 from sdcorr.export import PICTURES, SCHEMA, matches_to_dict, write_picture
 from sdcorr.files import write_json
 from sdcorr.pipeline import Pipeline
-from sdcorr.recipes import find_recipe
+from sdcorr.recipes import RECIPES, find_recipe
 from sdcorr.types import Image, Matches
 
 SIGNATURES = {
@@ -80,7 +80,7 @@ def test_no_matches_make_an_empty_list(model: Pipeline, photo: Any) -> None:
     assert matches_to_dict(none, model)["matches"] == []
 
 
-@pytest.mark.parametrize("name", ["sd-dino", "dinov2-b", "sd15", "sift"])
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_survives_json(tmp_path: Path, name: str) -> None:
     described = find_recipe(name).describe()
     write_json(tmp_path / "recipe.json", described)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdcorr.geometry import Grid, Size
+from sdcorr.geometry import Grid, Size, whole
 
 WIDE = Grid(shape=(4, 4), stride=(2.0, 2.0), offset=(0.0, -2.0), image=Size(4, 8))
 TALL = Grid(shape=(4, 4), stride=(2.0, 2.0), offset=(-2.0, 0.0), image=Size(8, 4))
@@ -325,3 +325,19 @@ def test_a_photo_contains_none_of_no_points():
 def test_a_photo_of_one_pixel_spans_half_a_pixel_each_way():
     points = torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.51, 0.0], [0.0, 1.0]])
     assert Size(1, 1).contains(points).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("size", [Size(3, 7), Size(471, 313), Size(1, 1)])
+def test_one_cell_over_the_whole_photo(size: Size):
+    grid = whole(size)
+    assert grid.shape == (1, 1)
+    assert grid.image == size
+    assert grid.extent == size.extent
+    assert grid.inside().tolist() == [True]
+    assert grid.cell_of(points_around(grid, 20, margin=1.0)).tolist() == [0] * 20
+
+
+def test_the_cell_that_is_the_photo_by_hand():
+    assert whole(Size(height=471, width=313)) == ONE_CELL
+    assert whole(Size(height=3, width=8)).centers().tolist() == [[3.5, 1.0]]
+    assert whole(Size(height=3, width=8)).stride == (8.0, 3.0)

@@ -18,7 +18,7 @@ import torch
 
 from sdcorr.errors import BadImage, BadPoints
 from sdcorr.geometry import Size
-from sdcorr.preprocess import Canvas, Fit, fit, load_image, read_points
+from sdcorr.preprocess import Canvas, Fit, fit, load_image, read_points, read_size
 from sdcorr.types import Image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -636,3 +636,75 @@ def test_a_pipe_is_no_photo(tmp_path: Path):
 def test_names_that_cannot_be_shown_are_refused(name: str):
     with pytest.raises(BadPoints, match="characters that cannot be shown"):
         read_points({name: [1, 1]}, Size(10, 10))
+
+
+# -- sizes from headers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_in_the_header_is_that_of_the_upright_photo(
+    tmp_path: Path, kind: str, orientation: int
+):
+    tag = PIL.Image.Exif()
+    tag[ORIENTATION] = orientation
+    stored = np.ascontiguousarray(stored_for(noise(), orientation))
+    PIL.Image.fromarray(stored).save(tmp_path / "photo", kind, exif=tag)
+    assert read_size(tmp_path / "photo") == Size(height=13, width=17)
+    assert load_image(tmp_path / "photo").size == Size(height=13, width=17)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("size", [(17, 13), (13, 17), (1, 1)])
+def test_the_size_of_a_photo_without_exif(tmp_path: Path, kind: str, size: tuple[int, int]):
+    (tmp_path / "photo").write_bytes(encoded(PIL.Image.fromarray(noise(*size)), kind))
+    assert read_size(tmp_path / "photo") == size
+    assert isinstance(read_size(tmp_path / "photo"), Size)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Exif\0\0garbage",
+        exif((ORIENTATION, SHORT, 1, b"\0\x09\0\0")),
+        exif((ORIENTATION, SHORT, 1, b"\0\6\0\0"), (RESOLUTION, UNDEFINED, 4, b"abcd")),
+    ],
+    ids=["garbage", "no_such_turn", "damaged_tag"],
+)
+def test_the_size_agrees_with_the_photo_where_exif_is_damaged(tmp_path: Path, block: bytes):
+    PIL.Image.new("RGB", (24, 16), RED).save(tmp_path / "photo.jpg", exif=block)
+    assert read_size(tmp_path / "photo.jpg") == load_image(tmp_path / "photo.jpg").size
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_truncated_jpeg_has_its_size(tmp_path: Path, orientation: int):
+    tag = PIL.Image.Exif()
+    tag[ORIENTATION] = orientation
+    stored = PIL.Image.fromarray(np.ascontiguousarray(stored_for(noise(64, 80), orientation)))
+    content = encoded(stored, "JPEG", exif=tag)
+    (tmp_path / "photo.jpg").write_bytes(content[: len(content) // 2])
+    assert read_size(tmp_path / "photo.jpg") == Size(height=64, width=80)
+    with pytest.raises(BadImage, match="is damaged"):
+        load_image(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"no such file: .*photo\.jpg"),
+        (b"", r"photo\.jpg is empty \(0 bytes\)"),
+        (b"a note, no photo", r"photo\.jpg is no photo"),
+        (png(50000, 50000, 8), r"photo\.jpg has too many pixels"),
+    ],
+    ids=["missing", "empty", "text", "bomb"],
+)
+def test_what_is_no_photo_has_no_size(tmp_path: Path, content: bytes | None, message: str):
+    if content is not None:
+        (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(BadImage, match=message):
+        read_size(tmp_path / "photo.jpg")
+
+
+def test_a_folder_has_no_size(tmp_path: Path):
+    with pytest.raises(BadImage, match="is a folder; expected a photo"):
+        read_size(tmp_path)

@@ -69,6 +69,19 @@ def cache_options(command: Command) -> Command:
     return cast(Command, folder(limit(with_store)))
 
 
+def recipe_options(command: Command) -> Command:
+    """``--recipe``, handed on as ``recipe_name``, and ``--model`` as ``places``."""
+    recipe = click.option(
+        "--recipe", "recipe_name", default="sd-dino", show_default=True, metavar="NAME",
+        help="One of `sdcorr recipes list`.",
+    )  # fmt: skip
+    model = click.option(
+        "--model", "places", multiple=True, metavar="KEY=PATH", callback=places_of,
+        help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
+    )  # fmt: skip
+    return recipe(model(command))
+
+
 def runtime_options(command: Command) -> Command:
     """``--device``, ``--dtype`` and ``--batch``."""
     options = (

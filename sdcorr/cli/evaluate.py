@@ -15,7 +15,7 @@ from sdcorr.cli._options import (
     cache_options,
     debug,
     hide_downloads_off_terminal,
-    places_of,
+    recipe_options,
     runtime_options,
 )
 from sdcorr.cli._tables import print_scores
@@ -34,14 +34,7 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
 @click.option(
     "--root", type=click.Path(path_type=Path), required=True, help="Folder of the data set."
 )
-@click.option(
-    "--recipe",
-    "recipe_name",
-    default="sd-dino",
-    show_default=True,
-    metavar="NAME",
-    help="One of `sdcorr recipes list`; same-position is the baseline that looks at no photo.",
-)
+@recipe_options
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -79,14 +72,6 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
     type=click.IntRange(min=1),
     metavar="N",
     help="Fail unless N processes were started (torchrun --nproc_per_node N -m sdcorr eval ...).",
-)
-@click.option(
-    "--model",
-    "places",
-    multiple=True,
-    metavar="KEY=PATH",
-    callback=places_of,
-    help="Other weights, as for `sdcorr match`.",
 )
 @runtime_options
 @debug

@@ -13,7 +13,7 @@ from sdcorr.cli._options import (
     cache_options,
     debug,
     hide_downloads_off_terminal,
-    places_of,
+    recipe_options,
     runtime_options,
 )
 
@@ -29,14 +29,7 @@ STDOUT = Path("-")
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option(
-    "--recipe",
-    "recipe_name",
-    default="sd-dino",
-    show_default=True,
-    metavar="NAME",
-    help="One of `sdcorr recipes list`.",
-)
+@recipe_options
 @click.option(
     "--category", metavar="TEXT", help="What the photos show, for recipes with a text prompt."
 )
@@ -61,14 +54,6 @@ STDOUT = Path("-")
     "if only --json is given.",
 )
 @click.option("--json", "json_out", metavar="PATH", help="JSON to write; - is standard output.")
-@click.option(
-    "--model",
-    "places",
-    multiple=True,
-    metavar="KEY=PATH",
-    callback=places_of,
-    help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
-)
 @cache_options
 @runtime_options
 @debug
