@@ -23,6 +23,7 @@ from sdcorr.backbones._text import Prompts
 from sdcorr.backbones.sift import Sift
 from sdcorr.cli import cli
 from sdcorr.errors import MissingLibrary
+from sdcorr.plugins import name_of
 from tests.conftest import Command
 from tests.tiny import shrink
 
@@ -473,8 +474,8 @@ def test_help_shows_an_example(path: tuple[str, ...]) -> None:
 
 def test_commands_are_all_here() -> None:
     assert {" ".join(path) for path in every_command(cli)} == {
-        "", "match", "eval", "score", "recipes", "recipes list", "recipes show", "models", "models list",
-        "models download", "models where", "doctor",
+        "", "match", "eval", "score", "recipes", "recipes list", "recipes show", "models",
+        "models list", "models download", "models where", "doctor",
     }  # fmt: skip
 
 
@@ -500,8 +501,10 @@ def test_recipes_show_names_paper_and_settings(run: Command, name: str) -> None:
         assert words in done.out
     for group in recipe.groups:
         assert f"  {group.name} (" in done.out
-        assert f"size = {group.backbone.size}" in done.out
-    assert "matcher nearest" in done.out
+        for field in dataclasses.fields(group.backbone):
+            assert f"    {field.name} = " in done.out
+    assert f"matcher {name_of(recipe.matcher)}" in done.out
+    assert not any(line.endswith((" ", ":")) for line in done.out.splitlines())
 
 
 @pytest.mark.parametrize("name", EVERY_RECIPE)

@@ -81,4 +81,4 @@ def _in_words(recipe: Recipe) -> list[str]:
             lines.append(f"    uses {use['name']}{reduced}{steps}")
     matcher = described["matcher"]
     fields = ", ".join(f"{key}={value}" for key, value in matcher.items() if key != "kind")
-    return [*lines, f"  matcher {matcher['kind']}: {fields}"]
+    return [*lines, f"  matcher {matcher['kind']}{': ' if fields else ''}{fields}"]
