@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
+import re
+import time
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from sdcorr import plugins
 from sdcorr.errors import BadOutput
@@ -26,14 +27,17 @@ from sdcorr.types import Backbone, BackboneConfig, FeatureMap, Image, reads_cate
 
 LIMIT = 20_000_000_000  # bytes
 SLACK = 1 / 50  # of the limit, written between two counts of the folder
-ENDING = ".safetensors"
+OURS = re.compile(r"[0-9a-f]{64}\.npz")  # nothing else is ever deleted,
+LEFT = re.compile(r"\.sdcorr-[0-9a-f]+\.tmp")  # but for files of writers that were killed
+STALE = 3600.0  # seconds after which such a file has no writer
+ABOUT = "about.json"
 
 Maps = dict[str, FeatureMap]
 
 
 @dataclass(eq=False)
 class DiskStore:
-    """Feature maps as safetensors files in one folder, the least recently used deleted first.
+    """Feature maps as ``.npz`` files in one folder, the least recently used deleted first.
 
     Several processes may share the folder: files are written under another name and renamed, and
     a file that another process deletes is one that was never there. What they write between two
@@ -58,18 +62,19 @@ class DiskStore:
         """The maps kept under the key, on the CPU, or None; a damaged file counts as none."""
         path = self._path(key)
         try:
-            maps = _read(path)
+            data = path.read_bytes()  # at once: another process may delete the file
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self._warn(path, error)
+            return None
+        try:
+            maps = _from_bytes(data)
+        except Exception as error:  # zipfile and numpy raise nearly anything on damaged data
+            self._warn(path, error)
+            return None
+        with contextlib.suppress(OSError):  # a cache that may only be read
             os.utime(path)  # used now
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"a cached file is damaged and is computed again: {path}: {error}",
-                    stacklevel=2,
-                )
-            return None
         return maps
 
     def put(self, key: str, maps: Mapping[str, FeatureMap]) -> None:
@@ -78,37 +83,43 @@ class DiskStore:
         Raises:
             BadOutput: the folder cannot be written, or its disk is full.
         """
-        path = self._path(key)
+        path, data = self._path(key), _to_bytes(maps)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadOutput(f"cannot write the cache {self.folder}: {error.strerror}") from error
         with replacing(path) as temporary:
-            _write(temporary, maps)
-            size = temporary.stat().st_size
+            temporary.write_bytes(data)
         if self._uncounted is not None:
-            self._uncounted += size
+            self._uncounted += len(data)
         if self._uncounted is None or self._uncounted > self.limit * SLACK:
             self._uncounted = 0
-            self._trim(keep=path)
+            with contextlib.suppress(FileNotFoundError):  # the folder went away
+                self._trim(keep=path)
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{ENDING}"
+        return self.folder / f"{key}.npz"
+
+    def _warn(self, path: Path, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            words = f"a cached file cannot be used and is computed again: {path}: {error}"
+            warnings.warn(words, stacklevel=3)
 
     def _trim(self, keep: Path) -> None:
         files = []
         for entry in os.scandir(self.folder):
-            if entry.name.endswith(ENDING):
-                try:
+            if OURS.fullmatch(entry.name) or LEFT.fullmatch(entry.name):
+                with contextlib.suppress(FileNotFoundError):  # deleted by another process
                     stat = entry.stat()
-                except FileNotFoundError:  # deleted by another process
-                    continue
-                files.append((stat.st_mtime_ns, stat.st_size, Path(entry.path)))
+                    files.append((stat.st_mtime, stat.st_size, Path(entry.path)))
         total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.limit * (1 - SLACK):
-                break
-            if path != keep:
+        for used, size, path in sorted(files):
+            if path.suffix == ".tmp":
+                unwanted = time.time() - used > STALE
+            else:
+                unwanted = total > self.limit * (1 - SLACK) and path != keep
+            if unwanted:
                 path.unlink(missing_ok=True)
                 total -= size
 
@@ -175,36 +186,25 @@ class CachedBackbone:
         }
 
 
-def _write(path: Path, maps: Mapping[str, FeatureMap]) -> None:
-    tensors = {name: one.values.cpu().contiguous() for name, one in maps.items()}
-    about = {
-        name: {"grid": dataclasses.asdict(one.grid), "crc32": _checksum(tensors[name])}
-        for name, one in maps.items()
-    }
-    try:
-        save_file(tensors, path, metadata={"maps": json.dumps(about)})
-    except SafetensorError as error:  # a full disk, in the library's words
-        raise OSError(str(error)) from error
+def _to_bytes(maps: Mapping[str, FeatureMap]) -> bytes:
+    """A zip of arrays, which checks every part when it is read."""
+    about = {name: dataclasses.asdict(one.grid) for name, one in maps.items()}
+    arrays = {ABOUT: np.frombuffer(json.dumps(about).encode(), np.uint8)}
+    arrays |= {name: one.values.cpu().numpy() for name, one in maps.items()}
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # names of maps, never savez' own
+    return file.getvalue()
 
 
-def _read(path: Path) -> Maps:
-    """The maps of a file in their order; raises ValueError where bytes have changed."""
-    if not path.is_file():
-        raise FileNotFoundError(path)
+def _from_bytes(data: bytes) -> Maps:
+    """The maps in their order; raises whatever damage makes numpy raise."""
     maps = {}
-    with safe_open(path, framework="pt") as file:
-        for name, about in json.loads(file.metadata()["maps"]).items():
-            values = file.get_tensor(name)
-            if _checksum(values) != about["crc32"]:
-                raise ValueError(f"map {name!r} has another checksum")
-            fields = about["grid"]
-            grid = Grid(
-                tuple(fields["shape"]), tuple(fields["stride"]), tuple(fields["offset"]),
-                Size(*fields["image"]),
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        about = json.loads(arrays[ABOUT].tobytes())
+        for name, grid in about.items():
+            place = Grid(
+                tuple(grid["shape"]), tuple(grid["stride"]), tuple(grid["offset"]),
+                Size(*grid["image"]),
             )  # fmt: skip
-            maps[name] = FeatureMap(name, values, grid)
+            maps[name] = FeatureMap(name, torch.from_numpy(arrays[name]), place)
     return maps
-
-
-def _checksum(values: Tensor) -> int:
-    return zlib.crc32(values.view(torch.uint8).numpy().data)

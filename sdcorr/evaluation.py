@@ -102,12 +102,13 @@ def predict(
         except BadImage as error:
             if not skip_bad:
                 raise
-            yield Prediction(pair, None, skipped=str(error))
             tally.done += 1
+            yield Prediction(pair, None, skipped=str(error))
             continue
         start = time.perf_counter()
         points = torch.from_numpy(np.concatenate([pair.source_keypoints, pair.source_only]))
         matches = pipeline.match(source, target, source.size.clamp(points))
+        del source, target  # not held while the next pair's are made
         tally.matching += time.perf_counter() - start
         tally.done += 1
         yield Prediction(pair, matches)
@@ -141,10 +142,9 @@ def share(pairs: Sequence[Pair], rank: int, processes: int) -> Sequence[Pair]:
 def wrong_photos(pairs: Iterable[Pair]) -> list[str]:
     """What is wrong with the photos, in words, as far as their headers tell."""
     wrong = []
-    sizes: dict[Path, Size | None] = {}
-    for pair in pairs:
-        sizes |= {pair.source: pair.source_size, pair.target: pair.target_size}
-    for photo, annotated in sizes.items():
+    ends = ((pair.source, pair.source_size, pair.target, pair.target_size) for pair in pairs)
+    sizes = {one: None for end in ends for one in (end[:2], end[2:])}
+    for photo, annotated in sizes:
         try:
             _check_size(photo, read_size(photo), annotated)
         except BadImage as error:
@@ -200,14 +200,13 @@ class _Encodings:
             start = time.perf_counter()
             self.tally.encoded += 1
             try:
-                image = load_image(photo, subject)
-                _check_size(photo, image.size, annotated)
-                self.kept[key] = self.pipeline.encode(image)
+                self.kept[key] = self.pipeline.encode(load_image(photo, subject))
             except BadImage as error:
                 self.failed[key] = error
                 raise
             finally:
                 self.tally.encoding += time.perf_counter() - start
+        _check_size(key[0], self.kept[key].size, annotated)
         return self.kept[key]
 
     def _let_go(self) -> None:

@@ -6,8 +6,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(home)
     try:
         yield temporary
-        if home.exists():
+        with suppress(FileNotFoundError):  # a new file, or deleted by another process
             shutil.copymode(home, temporary)
         temporary.replace(home)
     except OSError as error:
@@ -80,7 +81,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _is_device(path: Path) -> bool:
     """A device or a pipe: it can be written to, never replaced."""
-    return path.exists() and not path.is_file()
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)  # one look: files come and go
+    except OSError:
+        return False
 
 
 def _temporary(path: Path) -> Path:

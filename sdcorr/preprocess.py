@@ -97,7 +97,9 @@ def load_image(photo: Photo, category: str | None = None) -> Image:
 
 
 def read_size(path: Path) -> Size:
-    """Size of a photo after EXIF rotation, from its header; the pixels are not decoded.
+    """Size of a photo after EXIF rotation, as a rule from its header alone.
+
+    Of a PNG, whose EXIF may stand at the end, Pillow decodes the pixels.
 
     Raises:
         BadImage: nothing there, or not a photo.
