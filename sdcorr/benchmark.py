@@ -82,78 +82,88 @@ def run_benchmark(
     with ExitStack() as stack:
 
         def begin() -> dict[str, Any]:
-            stack.enter_context(folder.led())
             found.extend(_pairs(benchmark))
-            return _plan(benchmark, folder, found)
+            about = _describe(benchmark, found)  # all that can be wrong, before a folder is made
+            stack.enter_context(folder.led())
+            return _plan(folder, about, found, benchmark.dataset.root)
 
         plan = world.lead(begin)
-        return _work(benchmark, world, plan, found or _pairs(benchmark), watch)
-
-
-def _pairs(benchmark: Benchmark) -> list[Pair]:
-    return by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
-
-
-def _work(
-    benchmark: Benchmark,
-    world: World,
-    plan: dict[str, Any],
-    pairs: Sequence[Pair],
-    watch: Callable[[Tally], None],
-) -> bool:
-    folder = RunFolder(benchmark.out)
-    lengths = folder.lengths()
-    if list(lengths) != [pair.id for pair in pairs]:
-        raise BadDataset(f"{benchmark.dataset.root} holds other pairs here than for process 0")
-    done = written([folder.path / name for name in plan["parts"]], lengths)
-    pending = [pair for pair in pairs if pair.id not in done]
-    if not pending:
+        pairs = found or _pairs(benchmark)
+        lengths = folder.lengths()
+        if list(lengths) != [pair.id for pair in pairs]:
+            raise BadDataset(f"{benchmark.dataset.root} holds other pairs here than for process 0")
+        done = written([folder.path / name for name in plan["parts"]], lengths)
+        pending = [pair for pair in pairs if pair.id not in done]
+        tally = Tally(before=len(done))
+        watch(tally)
+        if pending:
+            names = [f"{plan['launch']}-{rank:04d}" for rank in range(world.size)]
+            shard = Shard(folder.shards, names[world.rank], _describe_process(benchmark, world))
+            _fill(shard, benchmark, world, pending, tally, watch)
+            return folder.merge(names)
         if world.rank == 0 and plan["parts"] != [folder.records.name]:
             folder.join()  # killed between the last pair and the merge
         return world.rank == 0
-    names = [f"{plan['launch']}-{rank:04d}" for rank in range(world.size)]
-    shard = Shard(folder.shards, names[world.rank], _describe_process(benchmark, world))
-    tally, start = Tally(), time.perf_counter()
-    with shard:
-        world.wait_for_all()
-        if mine := share(pending, world.rank, world.size):
-            pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
-            predictions = predict(
-                pipeline, mine, told=benchmark.told, memory=benchmark.memory,
-                skip_bad=benchmark.skip_bad, tally=tally,
-            )  # fmt: skip
-            try:
-                for prediction in predictions:
-                    shard.write(to_lines(prediction_to_dicts(prediction)))
-                    watch(tally)
-            except BadImage as error:
-                raise BadImage(f"{error}; {_ADVICE}") from error
-    shard.finish(
-        {
-            "ended": _now(),
-            "seconds": round(time.perf_counter() - start, 3),
-            "pairs": tally.done,
-            "images": tally.images,
-            "images_encoded": tally.encoded,
-            "encoding_seconds": round(tally.encoding, 3),
-            "matching_seconds": round(tally.matching, 3),
-            "peak_memory_bytes": _peak_memory(),
-        }
-    )
-    return folder.merge(names)
 
 
-def _plan(benchmark: Benchmark, folder: RunFolder, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What all processes must agree on: which earlier files count as done, and a name."""
+def _pairs(benchmark: Benchmark) -> list[Pair]:
+    """The selected pairs, their photos as annotated as far as headers tell."""
+    pairs = by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
     if not benchmark.skip_bad and (wrong := wrong_photos(pairs)):
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadDataset(f"{wrong[0]}{more}; {_ADVICE}")
-    root = benchmark.dataset.root
-    folder.begin(_describe(benchmark, pairs), (pair_to_dict(pair, root) for pair in pairs))
+    return pairs
+
+
+def _plan(
+    folder: RunFolder, about: dict[str, Any], pairs: Sequence[Pair], root: Path
+) -> dict[str, Any]:
+    """What all processes must agree on: which earlier files count as done, and a name."""
+    folder.begin(about, (pair_to_dict(pair, root) for pair in pairs))
     return {
         "launch": f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
         "parts": [path.relative_to(folder.path).as_posix() for path in folder.parts()],
     }
+
+
+def _fill(
+    shard: Shard,
+    benchmark: Benchmark,
+    world: World,
+    pending: Sequence[Pair],
+    tally: Tally,
+    watch: Callable[[Tally], None],
+) -> None:
+    """Predict this process' share of the pairs into its shard."""
+    start, ended = time.perf_counter(), None
+    try:
+        with shard:
+            world.wait_for_all()
+            if mine := share(pending, world.rank, world.size):
+                pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
+                for prediction in predict(
+                    pipeline, mine, told=benchmark.told, memory=benchmark.memory,
+                    skip_bad=benchmark.skip_bad, tally=tally,
+                ):  # fmt: skip
+                    shard.write(to_lines(prediction_to_dicts(prediction)))
+                    watch(tally)
+        ended = _now()
+    except BadImage as error:
+        raise BadImage(f"{error}; {_ADVICE}") from error
+    finally:
+        shard.note(
+            {
+                "ended": ended,
+                "seconds": round(time.perf_counter() - start, 3),
+                "pairs": tally.done,
+                "images": tally.images,
+                "images_encoded": tally.encoded,
+                "maps_from_cache": benchmark.store.hits if benchmark.store else 0,
+                "encoding_seconds": round(tally.encoding, 3),
+                "matching_seconds": round(tally.matching, 3),
+                "peak_memory_bytes": _peak_memory(),
+            }
+        )
 
 
 def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class DiskStore:
 
     folder: Path
     limit: int = LIMIT
+    hits: int = field(default=0, init=False)  # times that get found maps
     _uncounted: int | None = field(default=None, init=False, repr=False)  # None: never counted
     _warned: bool = field(default=False, init=False, repr=False)
 
@@ -75,6 +76,9 @@ class DiskStore:
             return None
         with contextlib.suppress(OSError):  # a cache that may only be read
             os.utime(path)  # used now
+        self.hits += 1
+        if self._uncounted is None:
+            self._count(0, path)
         return maps
 
     def put(self, key: str, maps: Mapping[str, FeatureMap]) -> None:
@@ -90,12 +94,16 @@ class DiskStore:
             raise BadOutput(f"cannot write the cache {self.folder}: {error.strerror}") from error
         with replacing(path) as temporary:
             temporary.write_bytes(data)
-        if self._uncounted is not None:
-            self._uncounted += len(data)
-        if self._uncounted is None or self._uncounted > self.limit * SLACK:
-            self._uncounted = 0
-            with contextlib.suppress(FileNotFoundError):  # the folder went away
-                self._trim(keep=path)
+        self._count(len(data), path)
+
+    def _count(self, size: int, keep: Path) -> None:
+        """Trim at the first use, then whenever a share of the limit has been written."""
+        if self._uncounted is not None and self._uncounted + size <= self.limit * SLACK:
+            self._uncounted += size
+            return
+        self._uncounted = 0
+        with contextlib.suppress(OSError):  # a cache that may only be read, or that went away
+            self._trim(keep)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npz"

@@ -37,12 +37,20 @@ class Prediction:
     matches: Matches | None
     skipped: str = ""
 
+    @property
+    def joint(self) -> Matches | None:
+        """The matches of ``source_keypoints`` alone, in the order of ``target_keypoints``."""
+        if self.matches is None:
+            return None
+        return self.matches.select(torch.arange(len(self.pair.keypoint_ids)))
+
 
 @dataclass
 class Tally:
     """How far a prediction has come, and what it took.
 
     Args:
+        before: pairs of the whole run that were done before.
         pairs: to be predicted.
         images: to be encoded for them; one that has to be let go and encoded again counts twice
             in ``encoded``.
@@ -52,6 +60,7 @@ class Tally:
         matching: seconds spent on pairs.
     """
 
+    before: int = 0
     pairs: int = 0
     images: int = 0
     done: int = 0

@@ -55,6 +55,11 @@ class Records:
     error: Floats
     skipped: dict[str, str]
 
+    @property
+    def images(self) -> int:
+        """Number of photos that take part."""
+        return len(np.union1d(self.source, self.target))
+
     def only(self, pairs: Set[str]) -> Records:
         """The records of some of the pairs, sorted by id, keypoints by pair and id."""
         order = sorted(

@@ -90,7 +90,7 @@ class RunFolder:
         about = self.read_about()
         if not self.records.is_file():
             raise BadRun(
-                f"{self.path} is not finished; the sdcorr eval command that began it goes on"
+                f"{self.path} is not finished; give its sdcorr eval command again to resume it"
             )
         if _digest(self.manifest) != about["dataset"]["digest"]:
             raise BadRun(f"{self.manifest} is not the list that run.json was written for")
@@ -212,6 +212,8 @@ def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
     if isinstance(there, dict) and isinstance(now, dict):
+        if there.get("name") != now.get("name"):  # all else differs with it
+            there, now = ({"name": one.get("name")} for one in (there, now))
         for key in dict.fromkeys([*now, *there]):
             yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
     elif isinstance(there, list) and isinstance(now, list) and len(there) == len(now):

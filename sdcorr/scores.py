@@ -27,6 +27,7 @@ from sdcorr.metrics import (
 from sdcorr.records import Records
 
 REPLICATES = 1000
+VARIED = 0.9  # share of pairs whose category must have images enough for an interval of all
 # of difficulty, in the order of tables
 LEVELS = ("easy", "medium", "hard", "none", "source", "target", "both", "")
 
@@ -94,9 +95,10 @@ class Scores:
         rule: when a keypoint is correct.
         images: photos that take part.
         skipped: pairs left out for photos that could not be read, in either run of two.
-        overall: all pairs.
+        overall: all pairs; without intervals where most are of categories with few images.
         macro: mean of the categories, each with equal weight.
         categories: each of them.
+        draws: bootstrap draws behind the intervals, which resample images within category.
     """
 
     rule: Rule
@@ -105,6 +107,7 @@ class Scores:
     overall: Row
     macro: Row
     categories: tuple[Row, ...]
+    draws: int
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers, made for JSON."""
@@ -206,18 +209,22 @@ def _scores(
         for name, member in zip(records.categories, members, strict=True)
     ]
     macro = replace(overall, name="macro", image=_mean(rows, "image"), point=_mean(rows, "point"))
-    images = len(np.unique(np.concatenate([records.source, records.target])))
     if replicates:
         drawn = bootstrap(sample, replicates)
-        if images >= FEWEST:
-            every = contrast(drawn.overall)  # (R, 4, A)
+        every = contrast(drawn.overall)  # (R, 4, A)
+        varied = drawn.images >= FEWEST
+        # a pooled number may hold a few small categories, a mean of categories none
+        if varied[sample.category].mean() >= VARIED:
             overall = _with_intervals(overall, every[:, :2])
+        if varied.all():
             macro = _with_intervals(macro, every[:, 2:])
         rows = [
-            _with_intervals(row, contrast(drawn.categories[:, index])) if count >= FEWEST else row
-            for index, (row, count) in enumerate(zip(rows, drawn.images.tolist(), strict=True))
+            _with_intervals(row, contrast(drawn.categories[:, index])) if enough else row
+            for index, (row, enough) in enumerate(zip(rows, varied.tolist(), strict=True))
         ]
-    return Scores(rule, images, len(records.skipped), overall, macro, tuple(rows))
+    return Scores(
+        rule, records.images, len(records.skipped), overall, macro, tuple(rows), replicates
+    )
 
 
 def _itself(values: Floats) -> Floats:

@@ -73,8 +73,8 @@ class Shard:
         self._file.close()
         self._locked.__exit__(kind, error, trace)
 
-    def finish(self, about: dict[str, Any]) -> None:
-        """Note, after closing, that this process has done its part, and what it took."""
+    def note(self, about: dict[str, Any]) -> None:
+        """Note, after closing, what the process took, and under ``ended`` that its part is done."""
         write_json(self._about_path, self._about | about)
 
 

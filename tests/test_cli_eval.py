@@ -45,7 +45,8 @@ def test_eval_prints_what_a_reader_must_know(run: Command) -> None:
     assert lines[0] == "runs/same: recipe same-position on spair, test, large"
     assert lines[1].startswith("24 pairs of 8 images, 72 keypoints; the recipe does not ask for")
     assert "error <= alpha x longer side of the target's box, original pixels" in lines[2]
-    assert "95 % interval, bootstrap over images within category" in lines[3]
+    assert lines[3].startswith("per image: mean over pairs; per point: all keypoints together")
+    assert lines[4] == "no intervals: too many categories have fewer than 5 images"
     assert [line.split()[0] for line in lines if line.startswith(("cat ", "dog "))] == [
         "cat",
         "dog",
@@ -73,7 +74,13 @@ def test_alphas_stand_one_after_another(run: Command) -> None:
     single = run("score", "--alpha", "0.3", "--alpha", "0.2", "--threshold", "image", "runs/same")
     before = run("score", "--threshold", "image", "--alpha", "0.3", "0.2", "--", "runs/same")
     assert spread.out == single.out == before.out
-    assert spread.out.splitlines()[5].split() == ["PCK", "@0.3", "@0.2"]
+    assert spread.out.splitlines()[6].split() == ["PCK", "@0.3", "@0.2"]
+    for numbers in (
+        ("--alpha=0.3", "0.2"),
+        ("--alpha", "0.3,0.2"),
+        ("--alpha", "0.3", "0.2", "0.3"),
+    ):
+        assert run("score", "runs/same", "--threshold", "image", *numbers) == spread
     assert run("score", "--alpha", "0.3", "0.2", "runs/same", "--threshold", "image") == spread
 
 
@@ -115,7 +122,7 @@ def test_two_runs_are_compared_on_the_pairs_of_both(run: Command) -> None:
     run(*BASE, "--out", "runs/same")
     run(*BASE, "--out", "runs/cats", "--only", "cat")
     done = run("score", "runs/same", "--compare", "runs/cats", "--json", "gap.json")
-    assert "runs/same minus runs/cats on the 12 pairs of both" in done.out
+    assert "runs/same minus runs/cats, on the 12 pairs that both predicted" in done.out
     assert numbers_of(done.out, "per point") == [0, 0, 0]
     found = json.loads(Path("gap.json").read_text())
     assert found["difference"]["overall"]["pairs"] == 12
@@ -136,9 +143,15 @@ def test_skipped_pairs_are_named_in_every_table(run: Command, folder: Path) -> N
     assert stopped.status == 2
     assert "2008_000000.jpg is damaged" in stopped.err
     assert "add --skip-bad" in stopped.err
-    told = "LEFT OUT: 4 of 12 pairs, whose photos could not be read"
-    assert told in run(*BASE, "--out", "a", "--skip-bad").out
+    told = (
+        "LEFT OUT: 4 of 12 pairs, whose photos could not be read: spair/JPEGImages/cat/2008_000000"
+    )
+    skipping = run(*BASE, "--out", "a", "--skip-bad")
+    assert told in skipping.out
+    assert "8 pairs of 5 images, " in skipping.out
     assert told in run("score", "a").out
+    run(*BASE, "--out", "dogs", "--only", "dog")
+    assert told in run("score", "dogs", "--compare", "a").out
 
 
 @pytest.mark.parametrize(
@@ -169,6 +182,7 @@ def test_tables_say_whether_the_category_was_told(
         (("--seed", "3"), "--seed draws pairs for --limit-per-category; give both or none"),
         (("--no-category",), "recipe same-position never asks for the category"),
         (("--cache-memory", "much"), "expected a size like 2GB, got 'much'"),
+        (("--cache-limit", "1GB"), "--cache-limit bounds --cache-dir; give both or none"),
         (("--cache-memory", "-1GB"), "expected a size like 2GB, got '-1GB'"),
         (("--processes", "2"), "expected 2 processes, got 1; start them with torchrun"),
         (("--limit-per-category", "0"), "0 is not in the range x>=1"),
@@ -189,7 +203,10 @@ def test_a_mistake_gets_one_sentence_and_makes_nothing(
 
 def test_an_unknown_data_set_is_told(run: Command) -> None:
     done = run("eval", "spiar", "--root", "spair", "--out", "out", "--recipe", "sift")
-    assert "no dataset called 'spiar'; did you mean 'spair'? known: " in done.err
+    assert (
+        "no data set called 'spiar'; did you mean 'spair'? known: pf-pascal, pf-willow, spair"
+        in done.err
+    )
     done = run("eval", "pf-willow", "--layout", "small", "--root", "spair", "--out", "out")
     assert "pf-willow has no --layout; leave it out" in done.err
 
@@ -200,6 +217,10 @@ def test_an_unknown_data_set_is_told(run: Command) -> None:
         (("--alpha", "0"), "alpha must be a share of the side, above 0 and at most 1; got 0"),
         (("--alpha", "10", "5"), "got 10"),
         (("--alpha", "nan"), "got nan"),
+        (("--alpha",), "requires an argument"),
+        (("--alpha", "x"), "'x' is not a valid float"),
+        (("--bootstrap", "10"), "expected at least 100 draws, or 0, got 10"),
+        (("--by", "depth"), "'depth' is not one of"),
         (("--by", "scale", "--compare", "runs/same"), "--by goes with one run"),
         (("--json", "no/such/folder.json"), "there is no folder no/such; make it first"),
         (("--compare", "spair"), "spair is no run: it has no run.json"),
@@ -244,11 +265,30 @@ def test_an_interrupted_run_says_how_it_goes_on(
     monkeypatch.setattr(_Watch, "__call__", interrupt)
     done = run(*BASE, "--out", "out")
     assert done.status == 130
-    assert "interrupted; the same command goes on with what is done" in done.err
+    assert "interrupted; the same command resumes the run" in done.err
+
+
+def test_what_was_done_before_is_told(run: Command) -> None:
+    run(*BASE, "--out", "out")
+    assert "24 pairs were predicted before" in run(*BASE, "--out", "out").err
+
+
+def test_a_start_that_fails_leaves_no_folder(run: Command, folder: Path) -> None:
+    assert run(*BASE, "--out", "out", "--only", "catt").status == 2
+    assert not (folder / "out").exists()
+
+
+def test_intervals_are_told_where_there_are_enough_images(run: Command, folder: Path) -> None:
+    (folder / "spair").unlink()
+    write_spair(folder / "spair", images=6)
+    done = run(*BASE, "--out", "out")
+    assert "in brackets: 95 % interval, 1000 bootstrap draws of images within category" in done.out
+    assert re.search(r"^per point  .*\[", done.out, re.M)
+    assert "[" not in run("score", "out", "--bootstrap", "0").out.partition("PCK")[2]
 
 
 def test_speed_and_time_left_are_told() -> None:
     tally = Tally(pairs=100, images=20, done=50, encoded=10, encoding=20.0, matching=5.0)
     assert tally.seconds_left() == 10 * 2.0 + 50 * 0.1
-    assert _speed(tally) == "0.5 images/s, 10 pairs/s, 0:00:25 left"
+    assert _speed(tally) == "encoding 0.5/s, matching 10/s, 0:00:25 left"
     assert _speed(Tally()) == ""

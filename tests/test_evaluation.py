@@ -120,6 +120,7 @@ def test_points_that_only_the_source_shows_come_last(pairs):
         assert len(joint) == 3
         assert len(rest) == 1
         assert prediction.matches.source.tolist() == joint + rest
+        assert prediction.joint.source.tolist() == joint
 
 
 def test_points_beyond_the_photo_are_moved_onto_it(pairs):

@@ -41,7 +41,7 @@ def write_shard(run: RunFolder, name: str, *pairs: str) -> None:
     with Shard(run.shards, name, {}) as shard:
         for pair in pairs:
             shard.write(lines_of(pair))
-    shard.finish({"ended": "now"})
+    shard.note({"ended": "now"})
 
 
 def test_a_new_run_is_described_and_listed(run: RunFolder) -> None:
@@ -131,7 +131,7 @@ def test_the_last_process_to_end_merges(run: RunFolder) -> None:
     with Shard(run.shards, "x-0000", {"rank": 0}) as shard:
         shard.write(lines_of("b"))
         assert not run.merge(["x-0000", "x-0001"])  # it has not said that it is done
-    shard.finish({"ended": "now"})
+    shard.note({"ended": "now"})
     assert run.merge(["x-0000", "x-0001"])
     assert run.records.read_bytes() == lines_of("a") + lines_of("b") + lines_of("c")
     assert [one["name"] for one in run.read_about()["processes"]] == ["x-0000", "x-0001"]

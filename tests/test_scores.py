@@ -327,11 +327,17 @@ def test_intervals_are_percentiles_of_the_bootstrap():
     scores, draws = score(to_records(RUN), BOX, replicates=60), drawn(RUN, BOX, 60)
     assert same_bounds(scores.overall.image, percentiles(draws.overall[:, 0]))
     assert same_bounds(scores.overall.point, percentiles(draws.overall[:, 1]))
-    assert same_bounds(scores.macro.image, percentiles(draws.overall[:, 2]))
-    assert same_bounds(scores.macro.point, percentiles(draws.overall[:, 3]))
+    assert {*bounds(scores.macro.image), *bounds(scores.macro.point)} == {(None, None)}
     for index, row in enumerate(scores.categories[1:], start=1):  # the first has few images
         assert same_bounds(row.image, percentiles(draws.categories[:, index, 0]))
         assert same_bounds(row.point, percentiles(draws.categories[:, index, 1]))
+
+
+def test_macro_intervals_are_percentiles_of_the_bootstrap():
+    run = random_run({"cat": 6, "dog": 7})
+    scores, draws = score(to_records(run), BOX, replicates=60), drawn(run, BOX, 60)
+    assert same_bounds(scores.macro.image, percentiles(draws.overall[:, 2]))
+    assert same_bounds(scores.macro.point, percentiles(draws.overall[:, 3]))
 
 
 def test_intervals_do_not_change_the_numbers():
@@ -349,19 +355,18 @@ def test_no_replicates_give_no_intervals():
 def test_fewer_than_five_images_of_a_category_give_it_no_interval():
     scores = score(to_records(random_run({"cat": 4, "dog": 5}, kept=1)), BOX, replicates=50)
     cat, dog = scores.categories
-    assert {*bounds(cat.image), *bounds(cat.point)} == {(None, None)}
-    for row in (dog, scores.overall, scores.macro):
-        assert all(low < high for low, high in (*bounds(row.image), *bounds(row.point)))
-
-
-def test_fewer_than_five_images_in_all_give_no_interval():
-    scores = score(to_records(random_run({"cat": 2, "dog": 2}, kept=1)), BOX, replicates=50)
-    assert scores.images == 4
-    for row in rows_of(scores):
+    for row in (cat, scores.overall, scores.macro):  # 12 of the 32 pairs are cats
         assert {*bounds(row.image), *bounds(row.point)} == {(None, None)}
+    assert all(low < high for low, high in (*bounds(dog.image), *bounds(dog.point)))
 
 
-def test_five_images_in_all_give_an_interval_whatever_their_roles():
+def test_a_few_pairs_of_small_categories_cost_the_pooled_interval_nothing():
+    scores = score(to_records(random_run({"cat": 2, "dog": 6}, kept=1)), BOX, replicates=50)
+    assert all(low < high for low, high in bounds(scores.overall.point))  # 2 of 32 are cats
+    assert bounds(scores.macro.point) == [(None, None)] * 3
+
+
+def test_five_images_give_an_interval_whatever_their_roles():
     star = [pair for pair in random_run({"cat": 5}, kept=1) if pair.source == "cat/0.jpg"]
     scores = score(to_records(star), BOX, replicates=50)
     assert (scores.images, scores.overall.pairs) == (5, 4)
@@ -426,8 +431,6 @@ def test_intervals_of_a_difference_are_of_paired_draws():
     overall = one.overall - two.overall
     assert same_bounds(gap.overall.image, percentiles(overall[:, 0]))
     assert same_bounds(gap.overall.point, percentiles(overall[:, 1]))
-    assert same_bounds(gap.macro.image, percentiles(overall[:, 2]))
-    assert same_bounds(gap.macro.point, percentiles(overall[:, 3]))
     dogs = one.categories[:, 2] - two.categories[:, 2]
     assert same_bounds(gap.categories[2].image, percentiles(dogs[:, 0]))
     assert same_bounds(gap.categories[2].point, percentiles(dogs[:, 1]))
@@ -444,7 +447,8 @@ def test_few_changes_make_a_difference_surer_than_either_score():
 def test_identical_runs_differ_by_nothing():
     gap = compare(to_records(RUN), to_records(shuffled(RUN)), BOX, replicates=50)
     few, *rows = gap.categories
-    for row in (gap.overall, gap.macro, *rows):
+    assert {*numbers(gap.macro.image), *numbers(gap.macro.point)} == {0}
+    for row in (gap.overall, *rows):
         assert {*numbers(row.image), *numbers(row.point)} == {0}
         assert {*bounds(row.image), *bounds(row.point)} == {(0, 0)}
     assert bounds(few.image) == [(None, None)] * 3  # aeroplane: three images

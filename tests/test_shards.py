@@ -45,7 +45,7 @@ def test_a_shard_holds_what_was_written_and_says_who_wrote_it(tmp_path: Path) ->
         shard.write(lines_of("b"))
         assert processes_in(folder) == [{"name": "x-0000", "rank": 0, "ended": None}]
         assert not all_ended(folder, ["x-0000"])
-    shard.finish({"ended": "now", "pairs": 2})
+    shard.note({"ended": "now", "pairs": 2})
     assert processes_in(folder) == [{"name": "x-0000", "rank": 0, "ended": "now", "pairs": 2}]
     assert all_ended(folder, ["x-0000"])
     assert not all_ended(folder, ["x-0000", "x-0001"])

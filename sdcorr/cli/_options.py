@@ -34,8 +34,10 @@ def places_of(
     return pairs
 
 
-def bytes_of(_context: click.Context, _option: click.Parameter, value: str) -> int:
+def bytes_of(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:
     """``"2GB"``, ``"500MB"`` or a plain number as bytes, in powers of a thousand."""
+    if value is None:
+        return None
     text = value.strip().upper().removesuffix("B")
     power = "KMGT".find(text[-1:]) + 1 if text else 0
     try:
@@ -51,10 +53,13 @@ def cache_options(command: Command) -> Command:
     """``--cache-dir`` and ``--cache-limit``, handed on as ``store``, a DiskStore or None."""
 
     @functools.wraps(command)
-    def with_store(*args: Any, cache_dir: Path | None, cache_limit: int, **rest: Any) -> Any:
-        from sdcorr.cache import DiskStore
+    def with_store(*args: Any, cache_dir: Path | None, cache_limit: int | None, **rest: Any) -> Any:
+        from sdcorr.cache import LIMIT, DiskStore
 
-        store = DiskStore(cache_dir, cache_limit) if cache_dir is not None else None
+        if cache_limit is not None and cache_dir is None:
+            raise click.UsageError("--cache-limit bounds --cache-dir; give both or none")
+        limit = LIMIT if cache_limit is None else cache_limit
+        store = DiskStore(cache_dir, limit) if cache_dir is not None else None
         return command(*args, store=store, **rest)
 
     folder = click.option(
@@ -63,8 +68,8 @@ def cache_options(command: Command) -> Command:
         help="Keep feature maps in this folder for the next time.",
     )
     limit = click.option(
-        "--cache-limit", default="20GB", show_default=True, callback=bytes_of,
-        help="Size of that folder; what was least recently used goes first.",
+        "--cache-limit", callback=bytes_of, metavar="SIZE",
+        help="Of that folder, 20GB if not given; what was least recently used goes first.",
     )  # fmt: skip
     return cast(Command, folder(limit(with_store)))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from sdcorr.records import Records
     from sdcorr.scores import Row, Rule, Scores, Value
 
 FRAMES = {
@@ -23,23 +24,27 @@ TOLD = {
 }
 
 
-def print_scores(path: Path, about: dict[str, Any], scores: Scores) -> None:
+def print_scores(path: Path, about: dict[str, Any], records: Records, scores: Scores) -> None:
     """All that a reader must know of the numbers, then the numbers, in percent."""
-    _print_head(path, about, scores.skipped)
-    _print_rule(scores.rule, intervals=scores.overall.point[0].low is not None)
+    _print_head(path, about, records)
+    _print_rule(scores)
     _print_means(scores, signed=False)
     click.echo()
     _print_rows("category", scores.categories, scores.rule)
 
 
 def print_difference(
-    first: tuple[Path, dict[str, Any]], second: tuple[Path, dict[str, Any]], scores: Scores
+    first: tuple[Path, dict[str, Any], Records],
+    second: tuple[Path, dict[str, Any], Records],
+    scores: Scores,
 ) -> None:
     """PCK of the first run minus the second, in percentage points."""
-    for path, about in (first, second):
-        _print_head(path, about, 0)
-    click.echo(f"{first[0]} minus {second[0]} on the {scores.overall.pairs} pairs of both")
-    _print_rule(scores.rule, intervals=scores.overall.point[0].low is not None)
+    _print_head(*first)
+    _print_head(*second)
+    click.echo(
+        f"{first[0]} minus {second[0]}, on the {scores.overall.pairs} pairs that both predicted"
+    )
+    _print_rule(scores)
     _print_means(scores, signed=True)
     click.echo()
     _print_rows("category", scores.categories, scores.rule, signed=True)
@@ -51,7 +56,7 @@ def print_breakdown(title: str, rows: Sequence[Row], rule: Rule) -> None:
     _print_rows(title, rows, rule)
 
 
-def _print_head(path: Path, about: dict[str, Any], skipped: int) -> None:
+def _print_head(path: Path, about: dict[str, Any], records: Records) -> None:
     data, runtime = about["dataset"], about["runtime"]
     parts = [data["name"], *(data[part] for part in ("split", "layout") if part in data)]
     if data["only"]:
@@ -60,20 +65,32 @@ def _print_head(path: Path, about: dict[str, Any], skipped: int) -> None:
         parts.append(f"at most {data['limit']} pairs a category (seed {data['seed']})")
     click.echo(f"{path}: recipe {about['recipe']['name']} on {', '.join(parts)}")
     click.echo(
-        f"{data['pairs']} pairs of {data['images']} images, {data['keypoints']} keypoints; "
+        f"{len(records.pairs)} pairs of {records.images} images, {len(records.error)} keypoints; "
         f"{TOLD[about['told_category']]}; {runtime['device']}, {runtime['dtype']}"
     )
-    if skipped:
-        click.echo(f"LEFT OUT: {skipped} of {data['pairs']} pairs, whose photos could not be read")
+    if records.skipped:
+        first, *more = dict.fromkeys(records.skipped.values())
+        click.echo(
+            f"LEFT OUT: {len(records.skipped)} of {data['pairs']} pairs, whose photos could not be "
+            f"read: {first}{f' (and {len(more)} more)' if more else ''}"
+        )
 
 
-def _print_rule(rule: Rule, intervals: bool) -> None:
+def _print_rule(scores: Scores) -> None:
+    rule = scores.rule
     sign = "<" if rule.strict else "<="
     click.echo(
         f"correct: error {sign} alpha x longer side of {FRAMES[rule.threshold]}, original pixels"
     )
-    if intervals:
-        click.echo("in brackets: 95 % interval, bootstrap over images within category")
+    click.echo(
+        "per image: mean over pairs; per point: all keypoints together; macro: mean of categories"
+    )
+    if scores.overall.point[0].low is not None:
+        click.echo(
+            f"in brackets: 95 % interval, {scores.draws} bootstrap draws of images within category"
+        )
+    elif scores.draws:
+        click.echo("no intervals: too many categories have fewer than 5 images")
     click.echo()
 
 
@@ -90,7 +107,8 @@ def _print_means(scores: Scores, signed: bool) -> None:
 def _print_rows(title: str, rows: Sequence[Row], rule: Rule, signed: bool = False) -> None:
     """A line per row, without intervals: per image, then per point."""
     kinds = [kind for kind in ("image", "point") if all(getattr(row, kind) for row in rows)]
-    heads = [f"{kind}@{alpha:g}" for kind in kinds for alpha in rule.alphas]
+    short = {"image": "per img", "point": "per pt"}
+    heads = [f"{short[kind]}@{alpha:g}" for kind in kinds for alpha in rule.alphas]
     cells = [[title, "pairs", "points", *heads]]
     for row in rows:
         numbers = [_number(value.value, signed) for kind in kinds for value in getattr(row, kind)]
@@ -106,7 +124,8 @@ def _cell(value: Value, signed: bool) -> str:
 
 
 def _number(share: float, signed: bool) -> str:
-    return f"{100 * share:{'+' if signed else ''}.2f}"
+    rounded = round(100 * share, 2) + 0.0  # no -0.00
+    return f"{rounded:{'+' if signed else ''}.2f}"
 
 
 def _print_cells(cells: Sequence[Sequence[str]]) -> None:

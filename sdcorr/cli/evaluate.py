@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of the run; an unfinished run of the same kind is gone on with.",
+    help="Folder of the run; an unfinished run made in the same way is resumed.",
 )
 @click.option("--split", help="Part of the data set: test (the default), val or trn.")
 @click.option("--layout", help="Of SPair-71k: large (the default) or small.")
@@ -83,8 +84,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow), then score them.
 
-    Killed at any moment and started again, it goes on. Several processes, on one host or many
-    that share the folder, split the pairs.
+    A run that was stopped, at whatever moment, is resumed by the same command. Several processes,
+    on one host or many that share the folder, split the pairs.
 
     \b
     Examples:
@@ -99,6 +100,7 @@ def evaluate(
     from sdcorr.runs import RunFolder
     from sdcorr.scores import Rule, score
 
+    only = tuple(dict.fromkeys(only))
     if seed is not None and limit is None:
         raise click.UsageError("--seed draws pairs for --limit-per-category; give both or none")
     recipe = find_recipe(recipe_name).with_models(places)
@@ -120,19 +122,24 @@ def evaluate(
             with _Watch(world) as watch:
                 finished = run_benchmark(benchmark, world, watch)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on with what is done", err=True)
+            if world.rank == 0:
+                click.echo("interrupted; the same command resumes the run", err=True)
             raise
         if finished:
             about, records = RunFolder(out).read()
             rule = Rule(annotated.alphas, annotated.threshold)
-            print_scores(out, about, score(records, rule))
+            print_scores(out, about, records, score(records, rule))
 
 
 def _dataset(name: str, root: Path, **parts: str | None) -> Dataset:
     import dataclasses
 
     from sdcorr import plugins
+    from sdcorr.errors import UnknownName
 
+    known = [one.replace("_", "-") for one in plugins.names("datasets")]
+    if name not in known:
+        raise UnknownName("data set", name, known)
     kind: Any = plugins.find("datasets", name.replace("-", "_"))
     fields = {field.name for field in dataclasses.fields(kind)}
     given = {part: value for part, value in parts.items() if value is not None}
@@ -147,7 +154,7 @@ def _say_start(world: World, runtime: dict[str, Any]) -> None:
         several = "1 process" if world.size == 1 else f"{world.size} processes"
         click.echo(
             f"{several}, {runtime['device_name']} ({runtime['device']}), {runtime['dtype']}, "
-            f"{runtime['threads']} threads each",
+            f"{runtime['threads']} thread{'s' if runtime['threads'] > 1 else ''} each",
             err=True,
         )
 
@@ -158,15 +165,22 @@ class _Watch:
     def __init__(self, world: World) -> None:
         from tqdm import tqdm
 
+        self._leads = world.rank == 0
         self._name = f"process {world.rank} of {world.size}: " if world.size > 1 else ""
-        shown = sys.stderr.isatty() and world.rank == 0
-        self._bar = tqdm(disable=not shown, leave=False, unit="pair", desc=self._name.strip(": "))
-        self._lines = not sys.stderr.isatty()
-        self._last = self._start = time.monotonic()
+        terminal = sys.stderr.isatty() and shutil.get_terminal_size().columns > 0
+        self._bar = tqdm(disable=not (terminal and self._leads), leave=False, bar_format=_BAR)
+        self._lines = not terminal
+        self._last = time.monotonic()
+        self._begun = False
 
     def __call__(self, tally: Tally) -> None:
+        if not self._begun:
+            self._begun = True
+            self._say_before(tally.before)
         self._bar.total = tally.pairs
-        self._bar.set_postfix_str(_speed(tally), refresh=False)
+        self._bar.set_description_str(
+            f"{self._name}{tally.encoded}/{tally.images} images, {_speed(tally)}", refresh=False
+        )
         self._bar.update(tally.done - self._bar.n)
         now = time.monotonic()
         if self._lines and now - self._last >= LINE_EVERY:
@@ -177,6 +191,10 @@ class _Watch:
                 err=True,
             )
 
+    def _say_before(self, pairs: int) -> None:
+        if pairs and self._leads:
+            click.echo(f"{pairs} pairs were predicted before", err=True)
+
     def __enter__(self) -> Callable[[Tally], None]:
         return self
 
@@ -185,14 +203,17 @@ class _Watch:
 
 
 def _speed(tally: Tally) -> str:
-    """Images and pairs per second of the time each took, and the time left."""
+    """Images and pairs per second of the time that each of the two took, and the time left."""
     parts = []
     if tally.encoding:
-        parts.append(f"{tally.encoded / tally.encoding:.3g} images/s")
+        parts.append(f"encoding {tally.encoded / tally.encoding:.3g}/s")
     if tally.matching:
-        parts.append(f"{tally.done / tally.matching:.3g} pairs/s")
+        parts.append(f"matching {tally.done / tally.matching:.3g}/s")
     left = tally.seconds_left()
     if left is not None:
         minutes, seconds = divmod(round(left), 60)
         parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
     return ", ".join(parts)
+
+
+_BAR = "{n_fmt}/{total_fmt} pairs {bar:10} {desc}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sdcorr.scores import Row, Rule
 
 SCHEMA = "sdcorr.scores/1"
+FEWEST_DRAWS = 100  # the ends of a 95 % interval are the 3rd lowest and highest of so many
 KINDS = ("viewpoint", "scale", "truncation", "occlusion", "keypoint")
 
 
@@ -23,15 +24,32 @@ class _Alphas(click.Command):
     """Takes ``--alpha 0.1 0.05`` as ``--alpha 0.1 --alpha 0.05``."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        spread: list[str] = []
-        words = iter(arguments)
-        for word in words:
+        return super().parse_args(context, _spread(arguments))
+
+
+def _spread(words: list[str]) -> list[str]:
+    """Arguments in which each number after ``--alpha`` has an ``--alpha`` of its own."""
+    spread: list[str] = []
+    taking = False
+    for word in words:
+        numbers = word.removeprefix("--alpha=").split(",")
+        taking = taking or word.startswith("--alpha=")
+        if taking and all(map(_is_number, numbers)):
+            spread += [part for number in numbers for part in ("--alpha", number)]
+        elif word == "--alpha":
+            taking = True
+        else:
+            if taking and spread[-2:-1] != ["--alpha"]:
+                spread.append("--alpha")  # no number came: let click say so
+            taking = False
             spread.append(word)
-            if word == "--alpha":
-                spread.append(next(words, ""))
-            elif spread[-3:-2] == ["--alpha"] and _is_number(word):
-                spread[-1:] = ["--alpha", word]
-        return super().parse_args(context, spread)
+    return [*spread, "--alpha"] if words[-1:] == ["--alpha"] else spread
+
+
+def _draws(_context: click.Context, _option: click.Parameter, value: int) -> int:
+    if 0 < value < FEWEST_DRAWS or value < 0:
+        raise click.BadParameter(f"expected at least {FEWEST_DRAWS} draws, or 0, got {value}")
+    return value
 
 
 @click.command(cls=_Alphas)
@@ -68,10 +86,12 @@ class _Alphas(click.Command):
 @click.option(
     "--bootstrap",
     "replicates",
-    type=click.IntRange(min=0),
+    type=int,
     default=1000,
     show_default=True,
-    help="Draws for the intervals; 0 gives none.",
+    callback=_draws,
+    metavar="N",
+    help="Draws for the intervals, at least 100; 0 gives none.",
 )
 @click.option("--json", "json_out", metavar="PATH", help="JSON to write; - is standard output.")
 @debug
@@ -98,14 +118,21 @@ def score(
         check_output(Path(json_out))
     about, records = RunFolder(run).read()
     usual = about["dataset"]
-    rule = Rule(alphas or tuple(usual["alphas"]), threshold or usual["threshold"], strict)
-    result: dict[str, Any] = {"schema": SCHEMA, "unit": "share, 0 to 1", "run": _shared(about)}
+    rule = Rule(
+        tuple(dict.fromkeys(alphas or usual["alphas"])), threshold or usual["threshold"], strict
+    )
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "unit": "share, 0 to 1",
+        "intervals": {"level": 0.95, "draws": replicates, "resampled": "images within category"},
+        "run": _shared(about),
+    }
     if other is not None:
         about_other, records_other = RunFolder(other).read()
         gap = compare(records, records_other, rule, replicates)
         result |= {"minus": _shared(about_other), "difference": gap.to_dict()}
         if json_out != "-":
-            print_difference((run, about), (other, about_other), gap)
+            print_difference((run, about, records), (other, about_other, records_other), gap)
     else:
         scores, further = score_records(records, rule, replicates), {}
         for kind in kinds:
@@ -113,7 +140,7 @@ def score(
         result |= {"scores": scores.to_dict()}
         result |= {"by": {kind: [asdict(row) for row in rows] for kind, rows in further.items()}}
         if json_out != "-":
-            print_scores(run, about, scores)
+            print_scores(run, about, records, scores)
             for kind, rows in further.items():
                 print_breakdown(kind, rows, rule)
     if json_out == "-":
