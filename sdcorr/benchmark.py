@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from sdcorr import plugins
 from sdcorr.cache import DiskStore
-from sdcorr.errors import BadDataset, BadImage
+from sdcorr.errors import BadDataset, BadImage, BadOutput
 from sdcorr.evaluation import MEMORY, Tally, by_affinity, predict, share, wrong_photos
 from sdcorr.pairs import Dataset, Pair, Selection, select
 from sdcorr.pipeline import Pipeline, find_weights
@@ -135,7 +135,7 @@ def _fill(
     watch: Callable[[Tally], None],
 ) -> None:
     """Predict this process' share of the pairs into its shard."""
-    start, ended = time.perf_counter(), None
+    start = time.perf_counter()
     try:
         with shard:
             world.wait_for_all()
@@ -147,23 +147,27 @@ def _fill(
                 ):  # fmt: skip
                     shard.write(to_lines(prediction_to_dicts(prediction)))
                     watch(tally)
-        ended = _now()
-    except BadImage as error:
-        raise BadImage(f"{error}; {_ADVICE}") from error
-    finally:
-        shard.note(
-            {
-                "ended": ended,
-                "seconds": round(time.perf_counter() - start, 3),
-                "pairs": tally.done,
-                "images": tally.images,
-                "images_encoded": tally.encoded,
-                "maps_from_cache": benchmark.store.hits if benchmark.store else 0,
-                "encoding_seconds": round(tally.encoding, 3),
-                "matching_seconds": round(tally.matching, 3),
-                "peak_memory_bytes": _peak_memory(),
-            }
-        )
+    except BaseException as error:
+        with suppress(BadOutput):  # the disk may be full, which the error says already
+            shard.note({"ended": None, **_took(benchmark, tally, start)})
+        if isinstance(error, BadImage):
+            raise BadImage(f"{error}; {_ADVICE}") from error
+        raise
+    shard.note({"ended": _now(), **_took(benchmark, tally, start)})
+
+
+def _took(benchmark: Benchmark, tally: Tally, start: float) -> dict[str, Any]:
+    """What a process has done since the start, and at what cost."""
+    return {
+        "seconds": round(time.perf_counter() - start, 3),
+        "pairs": tally.done,
+        "images": tally.images,
+        "images_encoded": tally.encoded,
+        "maps_from_cache": benchmark.store.hits if benchmark.store else 0,
+        "encoding_seconds": round(tally.encoding, 3),
+        "matching_seconds": round(tally.matching, 3),
+        "peak_memory_bytes": _peak_memory(),
+    }
 
 
 def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -83,9 +83,11 @@ class World:
         gpus = torch.cuda.device_count()
         if self.size == 1 or asked not in ("auto", "cuda") or not gpus:
             return asked
+        if gpus == 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
+            return "cuda:0"  # the launcher shows each process a GPU of its own
         if self.local_rank >= gpus:
             raise BadLaunch(
-                f"this host has {gpus} GPUs and at least {self.local_rank + 1} processes; start as "
+                f"{self.local_rank + 1} or more processes on this host, and GPUs: {gpus}; start as "
                 "many as there are GPUs (--nproc_per_node), or name a --device"
             )
         return f"cuda:{self.local_rank}"

@@ -206,6 +206,30 @@ def test_maps_kept_on_disk_give_the_same_records(root: Path, tmp_path: Path, sif
     assert len(list((tmp_path / "cache").iterdir())) == 8
 
 
+def test_a_full_disk_is_told_and_costs_no_record(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "sdcorr", "eval", "spair", "--root", str(root), "--recipe",
+        "same-position", "--out", str(out),
+    ]  # fmt: skip
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (17000, 17000)); "
+        "sys.argv = sys.argv[1:]; runpy.run_module('sdcorr', run_name='__main__')"
+    )
+    full = subprocess.run(
+        [sys.executable, "-c", code, *command[2:]], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert full.returncode == 2
+    (line,) = [line for line in full.stderr.splitlines() if line.startswith("sdcorr: ")]
+    assert "File too large; the pairs before are kept: give the same command again" in line
+    kept = lines_written(out)
+    assert kept > 20
+    assert run_benchmark(benchmark(root, out), ALONE)
+    assert run_benchmark(benchmark(root, tmp_path / "whole"), ALONE)
+    assert RunFolder(out).records.read_bytes() == RunFolder(tmp_path / "whole").records.read_bytes()
+    assert 0 < processes_of(out)[-1]["pairs"] < 24
+
+
 # Bad photos
 
 

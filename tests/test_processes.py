@@ -104,9 +104,18 @@ def test_each_process_takes_the_gpu_of_its_number(
     assert World(rank=6, size=8, local_rank=2, store=None).device(asked) == got
 
 
+def test_a_gpu_that_only_this_process_sees_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert World(rank=5, size=8, local_rank=5).device("auto") == "cuda:0"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(BadLaunch, match="6 or more processes on this host, and GPUs: 1"):
+        World(rank=5, size=8, local_rank=5).device("auto")
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(BadLaunch, match="this host has 2 GPUs and at least 3 processes"):
+    with pytest.raises(BadLaunch, match="3 or more processes on this host, and GPUs: 2"):
         World(rank=2, size=8, local_rank=2).device("auto")
 
 
