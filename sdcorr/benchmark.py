@@ -8,7 +8,7 @@ import platform
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -85,22 +85,23 @@ def run_benchmark(
             found.extend(_pairs(benchmark))
             about = _describe(benchmark, found)  # all that can be wrong, before a folder is made
             stack.enter_context(folder.led())
-            return _plan(folder, about, found, benchmark.dataset.root)
+            folder.begin(about, _lines(benchmark, found))
+            return _plan(folder)
 
         plan = world.lead(begin)
         pairs = found or _pairs(benchmark)
-        lengths = folder.lengths()
-        if list(lengths) != [pair.id for pair in pairs]:
-            raise BadDataset(f"{benchmark.dataset.root} holds other pairs here than for process 0")
-        done = written([folder.path / name for name in plan["parts"]], lengths)
+        if world.rank > 0:  # the same recipe, data and precision on every host
+            folder.check(_describe(benchmark, pairs), _lines(benchmark, pairs))
+        done = written([folder.path / name for name in plan["parts"]], folder.lengths())
         pending = [pair for pair in pairs if pair.id not in done]
         tally = Tally(before=len(done))
         watch(tally)
         if pending:
             names = [f"{plan['launch']}-{rank:04d}" for rank in range(world.size)]
             shard = Shard(folder.shards, names[world.rank], _describe_process(benchmark, world))
-            _fill(shard, benchmark, world, pending, tally, watch)
-            return folder.merge(names)
+            with shard:  # locked until it is merged: no other launch may begin before
+                _fill(shard, benchmark, world, pending, tally, watch)
+                return folder.merge(names)
         if world.rank == 0 and plan["parts"] != [folder.records.name]:
             folder.join()  # killed between the last pair and the merge
         return world.rank == 0
@@ -115,11 +116,12 @@ def _pairs(benchmark: Benchmark) -> list[Pair]:
     return pairs
 
 
-def _plan(
-    folder: RunFolder, about: dict[str, Any], pairs: Sequence[Pair], root: Path
-) -> dict[str, Any]:
+def _lines(benchmark: Benchmark, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
+    return (pair_to_dict(pair, benchmark.dataset.root) for pair in pairs)
+
+
+def _plan(folder: RunFolder) -> dict[str, Any]:
     """What all processes must agree on: which earlier files count as done, and a name."""
-    folder.begin(about, (pair_to_dict(pair, root) for pair in pairs))
     return {
         "launch": f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}",
         "parts": [path.relative_to(folder.path).as_posix() for path in folder.parts()],
@@ -137,16 +139,15 @@ def _fill(
     """Predict this process' share of the pairs into its shard."""
     start = time.perf_counter()
     try:
-        with shard:
-            world.wait_for_all()
-            if mine := share(pending, world.rank, world.size):
-                pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
-                for prediction in predict(
-                    pipeline, mine, told=benchmark.told, memory=benchmark.memory,
-                    skip_bad=benchmark.skip_bad, tally=tally,
-                ):  # fmt: skip
-                    shard.write(to_lines(prediction_to_dicts(prediction)))
-                    watch(tally)
+        world.wait_for_all()
+        if mine := share(pending, world.rank, world.size):
+            pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
+            for prediction in predict(
+                pipeline, mine, told=benchmark.told, memory=benchmark.memory,
+                skip_bad=benchmark.skip_bad, tally=tally,
+            ):  # fmt: skip
+                shard.write(to_lines(prediction_to_dicts(prediction)))
+                watch(tally)
     except BaseException as error:
         with suppress(BadOutput):  # the disk may be full, which the error says already
             shard.note({"ended": None, **_took(benchmark, tally, start)})

@@ -174,7 +174,7 @@ class _Encodings:
     memory: int
     tally: Tally
     kept: dict[_Key, Encoding] = field(default_factory=dict, init=False)
-    failed: dict[_Key, BadImage] = field(default_factory=dict, init=False)
+    failed: dict[_Key, str] = field(default_factory=dict, init=False)
     uses: dict[_Key, deque[int]] = field(default_factory=dict, init=False)  # by pairs to come
 
     def __post_init__(self) -> None:
@@ -203,7 +203,7 @@ class _Encodings:
 
     def _encode(self, key: _Key, annotated: Size | None) -> Encoding:
         if key in self.failed:
-            raise self.failed[key]
+            raise BadImage(self.failed[key])
         if key not in self.kept:
             photo, subject = key
             start = time.perf_counter()
@@ -211,7 +211,7 @@ class _Encodings:
             try:
                 self.kept[key] = self.pipeline.encode(load_image(photo, subject))
             except BadImage as error:
-                self.failed[key] = error
+                self.failed[key] = str(error)  # not the error, which holds on to the photo
                 raise
             finally:
                 self.tally.encoding += time.perf_counter() - start

@@ -64,7 +64,10 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of ``path`` if nothing goes wrong."""
     if _is_device(path):
-        yield path
+        try:
+            yield path
+        except OSError as error:
+            raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
         return
     home = path.resolve()
     temporary = _temporary(home)
@@ -76,13 +79,15 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that may only be read
+            temporary.unlink(missing_ok=True)
 
 
 def _is_device(path: Path) -> bool:
     """A device or a pipe: it can be written to, never replaced."""
     try:
-        return not stat.S_ISREG(path.stat().st_mode)  # one look: files come and go
+        mode = path.stat().st_mode  # one look: files come and go
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     except OSError:
         return False
 

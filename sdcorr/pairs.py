@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from sdcorr.geometry import Size
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
+FARTHEST = 1e6  # pixels; no photo is so large
 Threshold = Literal["box", "keypoints", "image"]
 
 
@@ -77,11 +79,11 @@ class Pair:
         if len(set(every)) < len(every) or self.source_only.shape != (len(self.source_only_ids), 2):
             raise BadDataset(f"pair {self.id}: a keypoint id stands twice, or has no point")
         points = (self.source_keypoints, self.target_keypoints, self.source_only)
-        if not all(np.isfinite(one).all() for one in points):
-            raise BadDataset(f"pair {self.id}: a keypoint is not finite")
+        if not all((np.abs(one) < FARTHEST).all() for one in points):
+            raise BadDataset(f"pair {self.id}: a keypoint is no place in pixels")
         if self.target_box is not None:
             x0, y0, x1, y1 = self.target_box
-            if not (x0 < x1 and y0 < y1):
+            if not (-FARTHEST < x0 < x1 < FARTHEST and -FARTHEST < y0 < y1 < FARTHEST):
                 raise BadDataset(f"pair {self.id}: the target's box {self.target_box} has no area")
 
 
@@ -151,6 +153,9 @@ def select(pairs: Sequence[Pair], selection: Selection) -> list[Pair]:
         ...
         sdcorr.errors.BadDataset: no pairs are left to evaluate
     """
+    ids = Counter(pair.id for pair in pairs)
+    if twice := [name for name, count in ids.items() if count > 1]:
+        raise BadDataset(f"the data set lists pair {twice[0]} {ids[twice[0]]} times, not once")
     known = sorted({pair.category for pair in pairs})
     wanted = set(selection.only)
     for name in sorted(wanted.difference(known)):

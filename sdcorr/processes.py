@@ -8,11 +8,13 @@ ever waits for one that is slow or dead.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -21,12 +23,16 @@ import torch
 from sdcorr.errors import BadLaunch, SdcorrError
 
 PATIENCE = timedelta(hours=12)  # for the leader's downloads; a dead one breaks the connection
-CALLED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+GRACE = 10.0  # seconds in which processes of one launch start
+PAUSE = 0.05  # seconds between two looks of the leader
 
 
-@dataclass(frozen=True, eq=False)
 class World:
     """The processes of one launch.
+
+    A launcher that restarts processes may keep what earlier ones left in its store. So each
+    process has a number of its own, greets the leader with it, and whatever the two tell each
+    other later stands under both their numbers.
 
     Args:
         rank: of this process, 0 for the leader.
@@ -35,10 +41,13 @@ class World:
         store: the launcher's key-value store, None for a single process.
     """
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    store: Any = field(default=None, repr=False)
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Any = None
+    ) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self._store = store
+        self._number = self._leader = secrets.token_hex(8)
+        self._plan: dict[str, Any] | None = None
 
     def lead(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the leader's ``work`` returns, made for JSON, in every process.
@@ -46,33 +55,73 @@ class World:
         Raises:
             BadLaunch: in the others, where the leader failed.
         """
-        if self.store is None:
+        if self._store is None:
             return work()
-        if self.rank == 0:
-            try:
-                value = work()
-            except BaseException:
-                self.store.set("plan", json.dumps(None))
-                raise
-            self.store.set("plan", json.dumps(value))
-        told: dict[str, Any] | None = json.loads(self.store.get("plan"))
-        if told is None:
-            raise BadLaunch("process 0 could not start; it says why")
-        return told
+        with _connection():
+            if self.rank > 0:
+                self._store.set(f"hello/{self.rank}", self._number)
+                told = json.loads(self._store.get(f"plan/{self._number}"))
+                self._leader, plan = told["leader"], told["plan"]
+                if plan is None:
+                    raise BadLaunch("process 0 could not start; it says why")
+                return dict(plan)
+        try:
+            self._plan = work()
+        except BaseException:
+            self._dismiss()
+            raise
+        self._answer()
+        return self._plan
 
     def wait_for_all(self) -> None:
-        """Return once every process has come this far."""
-        if self.store is None:
-            return
-        self._arrive("ready")
-        self.store.get("all ready")
-        self._arrive("gone")
-        if self.rank == 0:  # it may hold the store: it leaves last
-            self.store.get("all gone")
+        """Return once every process has come this far.
 
-    def _arrive(self, place: str) -> None:
-        if self.store.add(place, 1) == self.size:
-            self.store.set(f"all {place}", "yes")
+        Raises:
+            BadLaunch: one failed before.
+        """
+        if self._store is None:
+            return
+        with _connection():
+            if self.rank > 0:
+                self._store.set(self._key("ready"), "")
+                self._store.get(self._key("go"))
+                self._store.set(self._key("went"), "")
+            else:
+                for number in self._gather("ready"):
+                    self._store.set(self._key("go", number), "")
+                self._gather("went")  # the leader may hold the store: it leaves last
+
+    def _key(self, place: str, number: str | None = None) -> str:
+        """Where the leader and the process of a number meet."""
+        return f"{place}/{self._leader}/{number or self._number}"
+
+    def _gather(self, place: str) -> list[str]:
+        """The numbers of the others, once all have come to a place; late ones get the plan."""
+        end = time.monotonic() + PATIENCE.total_seconds()
+        while time.monotonic() < end:
+            numbers = self._answer()
+            if any(self._store.check([self._key("gone", number)]) for number in numbers):
+                raise BadLaunch("another process could not start; it says why")
+            there = [one for one in numbers if self._store.check([self._key(place, one)])]
+            if len(there) == self.size - 1:
+                return there
+            time.sleep(PAUSE)
+        raise BadLaunch(f"fewer than {self.size} processes came within {PATIENCE}")
+
+    def _dismiss(self) -> None:
+        """Let the others know that there is no plan, those that come a little later, too."""
+        end = time.monotonic() + GRACE
+        while len(self._answer()) < self.size - 1 and time.monotonic() < end:
+            time.sleep(PAUSE)
+
+    def _answer(self) -> list[str]:
+        """Tell the plan to all that have greeted; their numbers."""
+        greetings = [f"hello/{rank}" for rank in range(1, self.size)]
+        numbers = [self._store.get(one).decode() for one in greetings if self._store.check([one])]
+        for number in numbers:
+            told = {"leader": self._leader, "plan": self._plan}
+            self._store.set(f"plan/{number}", json.dumps(told))
+        return numbers
 
     def device(self, asked: str) -> str:
         """The device of this process: each of a host's processes takes the GPU of its number.
@@ -94,11 +143,14 @@ class World:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Say in errors which process they are of, where there are several."""
+        """Say in errors which process they are of, where there are several, and tell the leader."""
         try:
             yield
-        except SdcorrError as error:
-            if self.size > 1:
+        except BaseException as error:
+            if self._store is not None and self.rank > 0:
+                with contextlib.suppress(RuntimeError):  # the leader is gone, too
+                    self._store.set(self._key("gone"), "")
+            if self.size > 1 and isinstance(error, SdcorrError):
                 error.args = (f"process {self.rank} of {self.size}: {error}",)
             raise
 
@@ -110,16 +162,24 @@ def find_world(expected: int | None = None) -> World:
         expected: their number; None takes what there is.
 
     Raises:
-        BadLaunch: another number, or a launcher that started one process whatever it was asked.
+        BadLaunch: another number, an impossible one, or a launcher that started one process
+            whatever it was asked.
     """
-    values = {name: os.environ[name] for name in CALLED if name in os.environ}
-    size, rank = int(values.get("WORLD_SIZE", 1)), int(values.get("RANK", 0))
+    size, rank, local_rank = (
+        _number(name, default)
+        for name, default in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    )
     if expected is not None and size != expected:
         raise BadLaunch(f"expected {expected} processes, got {size}; {_ADVICE}")
-    if "RANK" not in values and "ACCELERATE_MIXED_PRECISION" in os.environ and expected is None:
+    if "RANK" not in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ and not expected:
         raise BadLaunch(
             "accelerate launch started a single process, as it does with --cpu whatever "
             f"--num_processes says; {_ADVICE}; if one is what you want, add --processes 1"
+        )
+    if not 0 <= rank < size or ("WORLD_SIZE" in os.environ) != ("RANK" in os.environ):
+        raise BadLaunch(
+            f"expected RANK in 0..WORLD_SIZE - 1, got RANK={os.environ.get('RANK')} and "
+            f"WORLD_SIZE={os.environ.get('WORLD_SIZE')}; {_ADVICE}"
         )
     if size == 1:
         return World()
@@ -129,7 +189,24 @@ def find_world(expected: int | None = None) -> World:
         store, _, _ = next(rendezvous("env://", rank, size, timeout=PATIENCE))
     except (ValueError, RuntimeError) as error:  # a variable is missing, or nobody answers
         raise BadLaunch(f"cannot reach the other processes: {error}") from error
-    return World(rank, size, int(values.get("LOCAL_RANK", 0)), store)
+    store.set_timeout(PATIENCE)
+    return World(rank, size, local_rank, store)
+
+
+def _number(name: str, default: int) -> int:
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError as error:
+        raise BadLaunch(f"expected a number in {name}, got {os.environ[name]!r}") from error
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Turn what torch raises when the store's holder is gone into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BadLaunch(f"lost the connection to process 0: {error}") from error
 
 
 _ADVICE = "start them with torchrun --nproc_per_node N -m sdcorr ..."

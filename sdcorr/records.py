@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from sdcorr.errors import BadRun
 from sdcorr.evaluation import Prediction
 from sdcorr.metrics import Floats, Ints, box_side, keypoint_box_side, keypoint_errors
-from sdcorr.pairs import Pair
+from sdcorr.pairs import FARTHEST, Pair
 
 SIDES = {"box": "box", "keypoints": "keypoint_box", "image": "image"}  # field by threshold
 
@@ -183,55 +182,86 @@ def read_records(manifest: Path, records: Path) -> Records:
         BadRun: a file is missing or damaged, or the two do not fit each other.
     """
     about = {line["pair"]: line for line in read_lines(manifest)}
-    sides: dict[str, dict[str, Any]] = {}
-    index: dict[str, int] = {}
+    sides: dict[str, dict[str, float | None]] = {}
+    seen: dict[str, set[str]] = {}
     skipped: dict[str, str] = {}
-    counts: Counter[str] = Counter()
     rows: list[tuple[int, str, float]] = []
-    for line in read_lines(records):
+    index: dict[str, int] = {}
+    for number, line in enumerate(read_lines(records), start=1):
         try:
-            name = line["pair"]
-            counts[name] += 1
+            name = str(line["pair"])
+            annotation = about[name]
             if "skipped" in line:
-                skipped[name] = line["skipped"]
+                if name in skipped:
+                    raise ValueError(f"pair {name} stands twice")
+                skipped[name] = str(line["skipped"])
                 continue
-            if name not in index:
-                index[name] = len(index)
-                sides[name] = {key: line[key] for key in SIDES.values()}
-            if line["error"] is not None:
-                rows.append((index[name], line["keypoint"], line["error"]))
-        except KeyError as error:
-            raise BadRun(f"{records} does not fit {manifest}: no {error.args[0]!r}") from error
-    _check_counts(records, about, counts, index.keys() & skipped.keys(), skipped.keys())
+            keypoint, error = _keypoint_of(line, annotation)
+            found = {key: _side(line[key]) for key in SIDES.values()}
+            if keypoint in seen.setdefault(name, set()) or found != sides.setdefault(name, found):
+                raise ValueError(f"keypoint {keypoint} of pair {name} stands twice, or differs")
+        except KeyError as absent:
+            what = f"line {number} does not fit its list: no {absent.args[0]!r}"
+            raise BadRun(f"{records}: {what}") from absent
+        except ValueError as wrong:
+            raise BadRun(f"{records}, line {number}: {wrong}") from wrong
+        seen[name].add(keypoint)
+        index.setdefault(name, len(index))
+        if error is not None:
+            rows.append((index[name], keypoint, error))
+    _check_whole(records, about, seen, skipped)
     if not rows:
         raise BadRun(f"{records} holds no keypoint: all {len(skipped)} pairs were skipped")
     return _columns([about[name] for name in index], list(sides.values()), rows, skipped)
 
 
-def _check_counts(
+def _keypoint_of(line: dict[str, Any], annotation: dict[str, Any]) -> tuple[str, float | None]:
+    """Id and error of a record, which the annotation must know, and in which way."""
+    keypoint, error = line["keypoint"], line["error"]
+    if keypoint in annotation["source_only"] and error is None:
+        return str(keypoint), None
+    if keypoint not in annotation["keypoints"] or _number(error) is None:
+        raise ValueError(f"keypoint {keypoint!r} with error {error!r} does not fit the annotation")
+    return str(keypoint), float(error)
+
+
+def _side(value: object) -> float | None:
+    number = _number(value)
+    if value is not None and number is None:
+        raise ValueError(f"expected a length in pixels, got {value!r}")
+    return number
+
+
+def _number(value: object) -> float | None:
+    """A finite number from 0, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < FARTHEST else None
+
+
+def _check_whole(
     records: Path,
-    about: Mapping[str, dict[str, Any]],
-    counts: Mapping[str, int],
-    both: Set[str],
-    skipped: Set[str],
+    about: Mapping[str, Any],
+    seen: Mapping[str, Set[str]],
+    skipped: Mapping[str, str],
 ) -> None:
-    """Each pair must be there, either skipped or with all its keypoints, once."""
-    if strange := counts.keys() - about.keys():
-        raise BadRun(f"{records} does not fit its list: no {min(strange)!r}")
-    if missing := about.keys() - counts.keys():
+    """Each pair must be there, either skipped or with all its keypoints."""
+    if missing := about.keys() - seen.keys() - skipped.keys():
         raise BadRun(f"{records} lacks {len(missing)} of {len(about)} pairs, first {min(missing)}")
-    for name, line in about.items():
-        wanted = 1 if name in skipped else len(line["keypoints"]) + len(line["source_only"])
-        if counts[name] != wanted or name in both:
+    if both := seen.keys() & skipped.keys():
+        raise BadRun(f"{records} is damaged: pair {min(both)} is both predicted and skipped")
+    for name, keypoints in seen.items():
+        wanted = len(about[name]["keypoints"]) + len(about[name]["source_only"])
+        if len(keypoints) != wanted:
             raise BadRun(
                 f"{records} is damaged: expected {wanted} records of pair {name}, got "
-                f"{counts[name]}"
+                f"{len(keypoints)}"
             )
 
 
 def _columns(
     pairs: list[dict[str, Any]],
-    sides: list[dict[str, Any]],
+    sides: list[dict[str, float | None]],
     rows: list[tuple[int, str, float]],
     skipped: dict[str, str],
 ) -> Records:

@@ -79,6 +79,16 @@ class RunFolder:
                 f"{self.path} was written as {schema!r}, and this version of sdcorr reads "
                 f"{SCHEMA!r}; run the benchmark again, or use the version that wrote it"
             )
+        strange = [
+            key
+            for key in ("dataset", "recipe", "weights", "runtime")
+            if not isinstance(about.get(key), dict)
+        ]
+        processes = about.get("processes")
+        if strange or not isinstance(processes, list):
+            raise BadRun(
+                f"{self.about} is damaged: {(*strange, 'processes')[0]} is not as expected"
+            )
         return about
 
     def read(self) -> tuple[dict[str, Any], Records]:
@@ -123,6 +133,12 @@ class RunFolder:
             for left in self.path.glob(TEMPORARY):
                 left.unlink()
             yield
+
+    def check(self, about: dict[str, Any], manifest: Iterable[dict[str, Any]]) -> None:
+        """Make sure that this is the run that was started here; see ``begin``."""
+        digest = _write_lines(Path(os.devnull), manifest)
+        about = about | {"dataset": about["dataset"] | {"digest": digest}}
+        _compare(self.path, self.read_about(), json.loads(json.dumps(about)))
 
     def begin(self, about: dict[str, Any], manifest: Iterable[dict[str, Any]]) -> None:
         """Start the run, or make sure that it is the same run that was started here.
@@ -170,7 +186,7 @@ class RunFolder:
         return True
 
     def join(self) -> None:
-        """Merge whatever shards there are; see ``merge``."""
+        """Merge whatever shards there are, while no other process may; see ``merge``."""
         join_shards(self.parts(), self.lengths(), self.records)
         about = self.read_about()
         known = {one["name"]: one for one in (*about["processes"], *processes_in(self.shards))}

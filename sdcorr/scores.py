@@ -188,8 +188,8 @@ def _is_correct(records: Records, rule: Rule) -> Bools:
     if (sides <= 0).any():
         count = int((sides <= 0).sum())
         raise BadScore(
-            f"{count} of {len(sides)} pairs have a {rule.threshold} of no size (a single "
-            "keypoint has no box); take the threshold from box or image"
+            f"in {count} of {len(sides)} pairs the target's keypoints span no box; "
+            "take the threshold from box or image"
         )
     return correct(records.error, sides[records.pair], rule.alphas, rule.strict)
 

@@ -74,7 +74,7 @@ class Shard:
         self._locked.__exit__(kind, error, trace)
 
     def note(self, about: dict[str, Any]) -> None:
-        """Note, after closing, what the process took, and under ``ended`` that its part is done."""
+        """Note what the process took, and under ``ended`` that its part is done."""
         write_json(self._about_path, self._about | about)
 
 
@@ -180,7 +180,11 @@ class _Span:
 
 def _spans(path: Path, lengths: Lengths) -> Iterator[_Span]:
     """The whole pairs of a shard; torn and damaged lines are passed over."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BadRun(f"cannot read {path}: {error.strerror}") from error
+    with file:
         start = 0
         for (pair, skipped), group in itertools.groupby(file, key=_pair_of):
             sizes = [len(line) for line in group]

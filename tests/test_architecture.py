@@ -115,7 +115,8 @@ def test_modules_and_functions_stay_short(path):
 
 def test_no_pickle_is_ever_read():
     for path in FILES:
-        assert not re.search(r"torch\.load\(|pickle", path.read_text()), path
+        text = path.read_text().replace("allow_pickle=False", "")
+        assert not re.search(r"torch\.load\(|pickle", text), path
 
 
 def test_public_names():

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -299,8 +300,9 @@ class Small:
             "--out", str(out),
         ]  # fmt: skip
 
-    def start(self, out: Path, processes: int = 1) -> subprocess.Popen[str]:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    def start(self, out: Path, processes: int = 1, *more: str) -> subprocess.Popen[str]:
+        run = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launcher = [*run, *more]
         command = [sys.executable, *(launcher if processes > 1 else []), *self.arguments(out)]
         return subprocess.Popen(
             command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
@@ -309,9 +311,18 @@ class Small:
 
     def run(self, out: Path, processes: int = 1) -> str:
         with self.start(out, processes) as process:
-            output, errors = process.communicate(timeout=300)
+            output, errors = ending(process)
         assert process.returncode == 0, errors
         return output
+
+
+def ending(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process printed; one that hangs fails its test and no other."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 @pytest.fixture(scope="module")
@@ -376,12 +387,50 @@ def test_a_dead_process_ends_the_run_which_one_alone_finishes(
         wait_for_lines(out, 10, launcher)
         (about,) = out.glob("shards/*-0001.json")
         os.kill(json.loads(about.read_text())["pid"], signal.SIGKILL)
-        _, errors = launcher.communicate(timeout=120)
+        _, errors = ending(launcher)
     assert launcher.returncode != 0
     assert "Signal 9 (SIGKILL)" in errors
     assert "rank      : 1" in errors
     small.run(out)
     assert RunFolder(out).records.read_bytes() == whole
+
+
+def test_processes_that_a_launcher_restarts_finish_the_run(
+    small: Small, whole: bytes, tmp_path: Path
+) -> None:
+    """What the first attempt left in the launcher's store must not mislead the second."""
+    out = tmp_path / "out"
+    with small.start(out, 2, "--max-restarts=3") as launcher:
+        wait_for_lines(out, 10, launcher)
+        (about,) = out.glob("shards/*-0001.json")
+        os.kill(json.loads(about.read_text())["pid"], signal.SIGKILL)
+        _, errors = ending(launcher)
+    assert launcher.returncode == 0, errors
+    assert RunFolder(out).records.read_bytes() == whole
+    assert len(processes_of(out)) == 4
+
+
+def test_processes_that_were_told_different_things_refuse(root: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "sdcorr", "eval", "spair", "--root", str(root), "--recipe",
+                recipe, "--device", "cpu", "--out", str(tmp_path / "out"),
+            ],
+            env=ENVIRONMENT | place | {"RANK": str(rank)}, text=True, stderr=subprocess.PIPE,
+        )
+        for rank, recipe in enumerate(("same-position", "sift"))
+    ]  # fmt: skip
+    errors = [ending(process)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "process 0 of 2: another process could not start; it says why" in errors[0]
+    assert "process 1 of 2: " in errors[1]
+    assert 'recipe.name was "same-position", now "sift"' in errors[1]
+    assert not RunFolder(tmp_path / "out").records.exists()
 
 
 # Real pairs

@@ -330,6 +330,15 @@ def test_a_size_that_is_annotated_otherwise_is_told(pairs, side):
     assert "81 x 60" in prediction.skipped
 
 
+@pytest.mark.parametrize("memory", [0, 2_000_000_000])
+def test_a_wrong_size_costs_the_pair_that_annotates_it_alone(pairs, memory):
+    wrong = dataclasses.replace(pairs[0], source_size=Size(9, 9))
+    found = predict(Watched().pipeline, [pairs[1], wrong, *pairs], memory=memory, skip_bad=True)
+    skipped = [number for number, prediction in enumerate(found) if prediction.skipped]
+    assert skipped == [1]
+    assert len(wrong_photos([pairs[0], wrong, pairs[0]])) == 1
+
+
 def test_a_size_that_is_not_annotated_is_not_checked(pairs):
     pair = dataclasses.replace(pairs[0], source_size=None, target_size=None)
     assert len(list(predict(Watched().pipeline, [pair]))) == 1

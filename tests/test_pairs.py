@@ -98,7 +98,7 @@ def test_a_keypoint_id_stands_once_and_has_a_point(changes):
 def test_keypoints_are_finite(field, number):
     points = getattr(pair(), field).copy()
     points[-1, 1] = number
-    with pytest.raises(BadDataset, match=r"^pair 7-8:cat: a keypoint is not finite$"):
+    with pytest.raises(BadDataset, match=r"^pair 7-8:cat: a keypoint is no place in pixels$"):
         pair(**{field: points})
 
 
@@ -178,6 +178,12 @@ def test_a_smaller_draw_is_part_of_a_larger_one():
 def test_a_selection_of_nothing_is_an_error():
     with pytest.raises(BadDataset, match=r"^no pairs are left to evaluate$"):
         select([], Selection())
+
+
+def test_a_pair_that_is_listed_twice_is_an_error():
+    (pair,) = some_pairs(cat=1)
+    with pytest.raises(BadDataset, match=f"lists pair {pair.id} 2 times, not once"):
+        select([pair, pair], Selection())
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,30 @@ def test_no_way_to_the_other_processes_is_said(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     with pytest.raises(BadLaunch, match=r"cannot reach the other processes: .*MASTER_ADDR"):
+        find_world()
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "message"),
+    [
+        ("5", "2", "expected RANK in 0..WORLD_SIZE - 1, got RANK=5 and WORLD_SIZE=2"),
+        ("-1", "2", "got RANK=-1"),
+        ("0", "0", "WORLD_SIZE=0"),
+        ("1", "1", "RANK=1 and WORLD_SIZE=1"),
+        ("0", None, "WORLD_SIZE=None"),
+        (None, "2", "RANK=None"),
+        ("x", "2", "expected a number in RANK, got 'x'"),
+        ("0", "abc", "expected a number in WORLD_SIZE, got 'abc'"),
+        ("", "2", "expected a number in RANK, got ''"),
+    ],
+)
+def test_an_impossible_launch_is_told(
+    monkeypatch: pytest.MonkeyPatch, rank: str | None, size: str | None, message: str
+) -> None:
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(BadLaunch, match=re.escape(message)):
         find_world()
 
 

@@ -293,11 +293,26 @@ def test_a_category_whose_pairs_were_all_skipped_is_left_out(tmp_path: Path):
 
 def test_keypoints_that_only_the_source_shows_are_left_out(tmp_path: Path):
     manifest = [line | {"source_only": ["5"]} for line in MANIFEST[:1]]
-    lines = [RECORDS[0], record("p1", "5", None), RECORDS[1]]
+    lines = [RECORDS[0], RECORDS[0] | {"keypoint": "5", "error": None}, RECORDS[1]]
     columns = read(tmp_path, manifest, lines)
     assert columns.keypoint.tolist() == ["2", "10"]
     assert columns.error.tolist() == [1.5, 7]
     assert columns.pair.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"error": None}, {"error": -5}, {"error": True}, {"error": math.nan}, {"error": math.inf},
+        {"error": "1.5"}, {"error": [1]}, {"error": 10**400}, {"keypoint": "99"},
+        {"keypoint": None}, {"keypoint": 2}, {"keypoint": ["2"]}, {"box": math.inf},
+        {"box": "10"}, {"image": -1}, {"box": 10**9}, {"keypoint": "10"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_that_was_changed_by_hand_is_refused(tmp_path: Path, change: Any) -> None:
+    with pytest.raises(BadRun, match=r"records\.jsonl"):
+        read(tmp_path, MANIFEST, [RECORDS[0] | change, *RECORDS[1:]])
 
 
 def by_pair(columns: Records) -> dict[str, Any]:
@@ -331,7 +346,7 @@ def test_a_pair_without_records_is_missing(tmp_path: Path):
 
 
 def test_a_record_of_an_unknown_pair_does_not_fit(tmp_path: Path):
-    with pytest.raises(BadRun, match=r"records\.jsonl does not fit its list: no 'p5'"):
+    with pytest.raises(BadRun, match=r"line 8 does not fit its list: no 'p5'"):
         read(tmp_path, MANIFEST, [*RECORDS, record("p5", "2", 1.0)])
 
 

@@ -246,7 +246,7 @@ def test_one_pair_without_a_box_is_enough_to_refuse_it():
 def test_a_pair_with_a_single_keypoint_has_no_keypoint_box():
     single = replace(RUN[0], errors={"3": 0.0}, sides=RUN[0].sides | {"keypoints": 0.0})
     records = to_records([single, *RUN[1:4]])
-    with pytest.raises(BadScore, match="1 of 4 pairs have a keypoints of no size"):
+    with pytest.raises(BadScore, match="in 1 of 4 pairs the target's keypoints span no box"):
         score(records, Rule(ALPHAS, "keypoints"))
     assert agrees(score(records, BOX).overall, [single, *RUN[1:4]], BOX)
 

@@ -100,7 +100,7 @@ def evaluate(
     from sdcorr.runs import RunFolder
     from sdcorr.scores import Rule, score
 
-    only = tuple(dict.fromkeys(only))
+    only = tuple(sorted(set(only)))
     if seed is not None and limit is None:
         raise click.UsageError("--seed draws pairs for --limit-per-category; give both or none")
     recipe = find_recipe(recipe_name).with_models(places)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sdcorr.scores import Row, Rule
 
 SCHEMA = "sdcorr.scores/1"
+MOST_DRAWS = 100_000
 FEWEST_DRAWS = 100  # the ends of a 95 % interval are the 3rd lowest and highest of so many
 KINDS = ("viewpoint", "scale", "truncation", "occlusion", "keypoint")
 
@@ -47,8 +48,10 @@ def _spread(words: list[str]) -> list[str]:
 
 
 def _draws(_context: click.Context, _option: click.Parameter, value: int) -> int:
-    if 0 < value < FEWEST_DRAWS or value < 0:
-        raise click.BadParameter(f"expected at least {FEWEST_DRAWS} draws, or 0, got {value}")
+    if value != 0 and not FEWEST_DRAWS <= value <= MOST_DRAWS:
+        raise click.BadParameter(
+            f"expected {FEWEST_DRAWS} to {MOST_DRAWS} draws, or 0, got {value}"
+        )
     return value
 
 
@@ -115,7 +118,9 @@ def score(
     if other is not None and kinds:
         raise click.UsageError("--by goes with one run; leave --compare or --by out")
     if json_out not in (None, "-"):
-        check_output(Path(json_out))
+        folders = [RunFolder(one) for one in (run, other) if one is not None]
+        inputs = [path for one in folders for path in (one.about, one.manifest, one.records)]
+        check_output(Path(json_out), tuple(inputs))
     about, records = RunFolder(run).read()
     usual = about["dataset"]
     rule = Rule(

@@ -15,6 +15,7 @@ from sdcorr.errors import BadDataset, UnknownName
 from sdcorr.pairs import Points
 
 FEW = 8  # problems told one by one
+LONGEST = 200  # characters of a photo's name; file systems take 255 bytes
 
 
 class Report:
@@ -125,14 +126,16 @@ def read_rows(path: Path) -> list[list[str]]:
     The first two cells of each name photos: ``FOLDER/.../NAME``, below the root.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in list(csv.reader(file))[1:] if row]
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if header and Path(header[0]).suffix:
+        raise ValueError(f"expected a line of column names first, got {','.join(header)[:80]}")
     if not rows:
         raise ValueError("it lists no pairs")
     for row in rows:
         for name in row[:2]:
             parts = Path(name).parts
-            if len(parts) < 2 or Path(name).is_absolute() or ".." in parts:
-                raise ValueError(f"expected photos like FOLDER/NAME.png, got {name!r}")
+            if len(name) > LONGEST or len(parts) < 2 or Path(name).is_absolute() or ".." in parts:
+                raise ValueError(f"expected photos like FOLDER/NAME.png, got {name[:99]!r}")
     return rows
 
 

@@ -69,9 +69,10 @@ class PfPascal:
             source, target = (annotations[name, row.category] for name in row.photos)
             paths = [photos[name][0] for name in row.photos]
             with report.damage(target.file):
-                pairs.append(_pair(row, paths, source, target))
-            with report.damage(list_file):
-                row.check(pairs[-1])
+                pair = _pair(row, paths, source, target)
+                pairs.append(pair)
+                with report.damage(list_file):
+                    row.check(pair)
         report.close()
         return pairs
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdcorr.datasets._reading import Report, check_part, read_json, to_points
+from sdcorr.datasets._reading import LONGEST, Report, check_part, read_json, to_points
 from sdcorr.geometry import Size
 from sdcorr.pairs import Pair, Points, Threshold, no_points
 
@@ -127,8 +127,8 @@ class Spair:
 def _photos(annotation: dict[str, Any]) -> tuple[tuple[str, str], tuple[str, str]]:
     """Category and file name of source and target."""
     names = [annotation[key] for key in ("category", "src_imname", "trg_imname")]
-    if not all(isinstance(name, str) and name == Path(name).name for name in names):
-        raise ValueError(f"expected a category and two photos, got {names}")
+    if not all(isinstance(name, str) and name == Path(name[:LONGEST]).name for name in names):
+        raise ValueError(f"expected a category and two photos, got {str(names)[:200]}")
     category, source, target = names
     return (category, source), (category, target)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from sdcorr import plugins
+from sdcorr.datasets.pf_pascal import PfPascal
+from sdcorr.datasets.pf_willow import PfWillow
 from sdcorr.errors import BadDataset
 from sdcorr.metrics import keypoint_box_side
 from sdcorr.preprocess import read_size
@@ -146,6 +148,16 @@ def test_an_empty_folder_is_told_what_it_lacks(name, tmp_path):
 def test_the_parent_folder_is_told_which_folder_was_meant(name, roots):
     with pytest.raises(BadDataset, match=r"did you mean its folder data\?"):
         plugins.find("datasets", name)(roots[name].parent).pairs()
+
+
+@pytest.mark.parametrize("write", [write_pf_willow, write_pf_pascal])
+def test_a_list_without_column_names_costs_no_pair_in_silence(tmp_path, write):
+    root = write(tmp_path)
+    kind = PfWillow if write is write_pf_willow else PfPascal
+    for file in root.glob("*.csv"):
+        file.write_text(file.read_text().partition("\n")[2])
+    with pytest.raises(BadDataset, match="expected a line of column names first, got "):
+        kind(root).pairs()
 
 
 @pytest.mark.parametrize(
