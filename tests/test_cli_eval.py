@@ -291,5 +291,5 @@ def test_intervals_are_told_where_there_are_enough_images(run: Command, folder: 
 def test_speed_and_time_left_are_told() -> None:
     tally = Tally(pairs=100, images=20, done=50, encoded=10, encoding=20.0, matching=5.0)
     assert tally.seconds_left() == 10 * 2.0 + 50 * 0.1
-    assert _speed(tally) == "encoding 0.5/s, matching 10/s, 0:00:25 left"
+    assert _speed(tally) == "0:00:25 left, encoding 0.5/s, matching 10/s"
     assert _speed(Tally()) == ""

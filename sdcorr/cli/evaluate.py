@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -167,7 +167,7 @@ class _Watch:
 
         self._leads = world.rank == 0
         self._name = f"process {world.rank} of {world.size}: " if world.size > 1 else ""
-        terminal = sys.stderr.isatty() and shutil.get_terminal_size().columns > 0
+        terminal = _is_terminal()
         self._bar = tqdm(disable=not (terminal and self._leads), leave=False, bar_format=_BAR)
         self._lines = not terminal
         self._last = time.monotonic()
@@ -179,7 +179,7 @@ class _Watch:
             self._say_before(tally.before)
         self._bar.total = tally.pairs
         self._bar.set_description_str(
-            f"{self._name}{tally.encoded}/{tally.images} images, {_speed(tally)}", refresh=False
+            f"{self._name}{_speed(tally)}, {tally.encoded}/{tally.images} images", refresh=False
         )
         self._bar.update(tally.done - self._bar.n)
         now = time.monotonic()
@@ -203,17 +203,25 @@ class _Watch:
 
 
 def _speed(tally: Tally) -> str:
-    """Images and pairs per second of the time that each of the two took, and the time left."""
+    """Time left, and images and pairs per second of the time that each of the two took."""
     parts = []
-    if tally.encoding:
-        parts.append(f"encoding {tally.encoded / tally.encoding:.3g}/s")
-    if tally.matching:
-        parts.append(f"matching {tally.done / tally.matching:.3g}/s")
     left = tally.seconds_left()
     if left is not None:
         minutes, seconds = divmod(round(left), 60)
         parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
+    if tally.encoding:
+        parts.append(f"encoding {tally.encoded / tally.encoding:.3g}/s")
+    if tally.matching:
+        parts.append(f"matching {tally.done / tally.matching:.3g}/s")
     return ", ".join(parts)
+
+
+def _is_terminal() -> bool:
+    """Whether there is room for a bar; a terminal of no size shows none."""
+    try:
+        return sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    except (OSError, ValueError):  # not of the system, as in a notebook
+        return False
 
 
 _BAR = "{n_fmt}/{total_fmt} pairs {bar:10} {desc}"
