@@ -83,6 +83,7 @@ def run_benchmark(
 
         def begin() -> dict[str, Any]:
             found.extend(_pairs(benchmark))
+            _check_photos(benchmark, found)
             about = _describe(benchmark, found)  # all that can be wrong, before a folder is made
             stack.enter_context(folder.led())
             folder.begin(about, _lines(benchmark, found))
@@ -108,12 +109,14 @@ def run_benchmark(
 
 
 def _pairs(benchmark: Benchmark) -> list[Pair]:
-    """The selected pairs, their photos as annotated as far as headers tell."""
-    pairs = by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
+    return by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
+
+
+def _check_photos(benchmark: Benchmark, pairs: Sequence[Pair]) -> None:
+    """Refuse photos that are not as annotated, as far as headers tell; one process does it."""
     if not benchmark.skip_bad and (wrong := wrong_photos(pairs)):
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadDataset(f"{wrong[0]}{more}; {_ADVICE}")
-    return pairs
 
 
 def _lines(benchmark: Benchmark, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-MEANS = ("image", "point", "macro_image", "macro_point")
 FEWEST = 5  # images; fewer say nothing of how much a category varies
 
 
@@ -142,7 +141,7 @@ class Replicates:
     """PCK of each bootstrap draw, 0 to 1; NaN where a draw left no pair.
 
     Args:
-        overall: ``(R, 4, A)``, in the order of ``MEANS``.
+        overall: ``(R, 4, A)``: per image, per point, and the macro mean of each.
         categories: ``(R, C, 2, A)``, per image and per point.
         images: ``(C,)`` images of each category.
     """

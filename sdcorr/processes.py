@@ -68,9 +68,11 @@ class World:
         try:
             self._plan = work()
         except BaseException:
-            self._dismiss()
+            with contextlib.suppress(RuntimeError):  # the others are gone, too
+                self._dismiss()
             raise
-        self._answer()
+        with _connection():
+            self._answer()
         return self._plan
 
     def wait_for_all(self) -> None:
@@ -206,7 +208,7 @@ def _connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise BadLaunch(f"lost the connection to process 0: {error}") from error
+        raise BadLaunch(f"lost the connection to the other processes: {error}") from error
 
 
 _ADVICE = "start them with torchrun --nproc_per_node N -m sdcorr ..."

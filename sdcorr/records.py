@@ -115,8 +115,8 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
     none is annotated), of the box around its joint keypoints, and of the photo. ``margin`` is
     null where there is no other place.
     """
-    pair, matches = prediction.pair, prediction.matches
-    if matches is None:
+    pair, matches, joint = prediction.pair, prediction.matches, prediction.joint
+    if matches is None or joint is None:
         return [{"pair": pair.id, "skipped": prediction.skipped}]
     assert matches.target_image is not None
     sides = {
@@ -124,11 +124,7 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
         "keypoint_box": keypoint_box_side(pair.target_keypoints),
         "image": float(max(matches.target_image.size)),
     }
-    joint = len(pair.keypoint_ids)
-    errors: list[float | None] = list(
-        keypoint_errors(matches.target[:joint].numpy(), pair.target_keypoints).tolist()
-    )
-    errors += [None] * len(pair.source_only_ids)
+    errors = keypoint_errors(joint.target.numpy(), pair.target_keypoints).tolist()
     columns = {
         "prediction": matches.target.tolist(),
         "score": matches.score.tolist(),
@@ -136,7 +132,7 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
         "cycle_error": matches.cycle_error.tolist(),
         "peak": matches.peak.tolist(),
         "matched": matches.matched.tolist(),
-        "error": errors,
+        "error": [*errors, *(None for _ in pair.source_only_ids)],
     }
     return [
         {"pair": pair.id, "keypoint": name}
