@@ -28,7 +28,9 @@ ALPHA = 0.1
 def main() -> None:
     """Run, score, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", choices=sorted(PUBLISHED))
+    parser.add_argument(
+        "recipe", choices=sorted(name for name, row in PUBLISHED.items() if row["point"])
+    )
     parser.add_argument("--root", type=Path, required=True, help="folder of SPair-71k")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--pairs", type=int, default=20, help="of each category; 20 if not given")
@@ -54,6 +56,7 @@ def table(recipe: str, scores: Scores) -> str:
         f"PCK@{ALPHA} per point, error {'<' if row['strict'] else '<='} threshold, target box; "
         f"ours on {scores.overall.pairs} pairs",
         f"theirs: {row['source']}",
+        *([f"note: {row['note']}"] if row["note"] else []),
         f"{'':12} {'ours':>6} {'theirs':>7} {'gap':>6}",
     ]
     for category in scores.categories:

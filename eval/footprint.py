@@ -2,10 +2,9 @@
 
     python eval/footprint.py sd-dino --out eval/results/footprint-sd-dino.json
 
-Builds the real architectures (Stable Diffusion 1.5: 1.07 billion parameters; DINOv2-B: 87
-million) with random values, saves them as checkpoints in a temporary folder (4.6 GB of disk) and
-runs the recipe on them through ``sdcorr.load``, as a user would. Random weights cost the same time
-and memory as trained ones; the features mean nothing.
+Builds the real architectures with random values, saves them as checkpoints in a temporary folder
+(for sd-dino 4.6 GB of disk) and runs the recipe on them through ``sdcorr.load``, as a user would.
+Random weights cost the same time and memory as trained ones; the features mean nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +19,12 @@ import time
 from pathlib import Path
 
 import sdcorr
-from sdcorr.recipes import find_recipe
+from sdcorr.models import missing_files
+from sdcorr.recipes import RECIPES, find_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkpoint writers are the tests'
 from tests import tiny
+from tests.full_size import FULL_SIZE, SD_1, SD_2
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -31,7 +32,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 def main() -> None:
     """Write the checkpoints in a process of its own, measure in another, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", choices=["sd-dino", "dinov2-b", "sd15", "sift", "same-position"])
+    parser.add_argument("recipe", choices=list(RECIPES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch", type=int, default=4)
@@ -52,18 +53,14 @@ def main() -> None:
 
 def in_folder(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Peak memory is a process' own: the writing of checkpoints must not count."""
-    groups = [
-        name for name, config in find_recipe(options.recipe).backbones.items() if config.weights()
-    ]
-    for name in groups:
-        if not (folder / name).is_dir():
-            code = (
-                "import eval.footprint, pathlib, sys; "
-                f"eval.footprint.write_{name}(pathlib.Path(sys.argv[1]))"
-            )
-            place = str((folder / name).resolve())
-            subprocess.run([sys.executable, "-c", code, place], check=True, cwd=ASSETS.parent)
-    return measure(options, {name: str(folder / name) for name in groups})
+    needed = find_recipe(options.recipe).weights
+    places = {key: str((folder / one.model).resolve()) for key, one in needed.items()}
+    for key, weights in needed.items():
+        if missing_files(weights, Path(places[key])):
+            code = "import eval.footprint, sys; eval.footprint.write(*sys.argv[1:])"
+            words = (weights.model, weights.required[0], places[key])
+            subprocess.run([sys.executable, "-c", code, *words], check=True, cwd=ASSETS.parent)
+    return measure(options, places)
 
 
 def measure(options: argparse.Namespace, places: dict[str, str]) -> dict[str, object]:
@@ -92,11 +89,15 @@ def measure(options: argparse.Namespace, places: dict[str, str]) -> dict[str, ob
     )
     memory = {"after load": resident()}
     photos = [sdcorr.load_image(ASSETS / name) for name in ("astronaut.png", "hopper.jpg")]
-    for name, backbone in model.backbones.items():
-        timed(f"extract {name}, first photo", lambda: backbone.extract(photos[:1]))  # noqa: B023
-        timed(f"extract {name}, second photo", lambda: backbone.extract(photos[1:]))  # noqa: B023
-    source, target = (model.encode(photo) for photo in photos)
-    fused = timed("fuse", lambda: model.fuse(source, target))
+    encodings = []
+    for number, photo in zip(("first", "second"), photos, strict=True):
+        maps = {}
+        for name, backbone in model.backbones.items():
+            stage = f"extract {name}, {number} photo"
+            (found,) = timed(stage, lambda: backbone.extract([photo]))  # noqa: B023
+            maps |= {f"{name}/{layer}": one for layer, one in found.items()}
+        encodings.append(sdcorr.Encoding(photo, maps, model.recipe.backbones, model.revisions))
+    fused = timed("fuse", lambda: model.fuse(*encodings))
     fused.match([[200, 200]])
     timed("one click", lambda: fused.match([[120, 80]]))
     timed("confident matches", fused.match)
@@ -121,23 +122,14 @@ def resident() -> float:
     return round(sum(kilobytes) / 1e6, 2)
 
 
-def write_dinov2(folder: Path) -> None:
-    """DINOv2-B with random weights."""
-    tiny.write_dinov2(folder, hidden_size=768, num_attention_heads=12, mlp_ratio=4)
-
-
-def write_stable_diffusion(folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights, and the tokenizer of the tests."""
-    tiny.write_stable_diffusion(
-        folder,
-        vae={"block_out_channels": (128, 256, 512, 512), "norm_num_groups": 32}
-        | {"layers_per_block": 2},
-        text={"hidden_size": 768, "intermediate_size": 3072}
-        | {"num_hidden_layers": 12, "num_attention_heads": 12},
-        block_out_channels=(320, 640, 1280, 1280),
-        cross_attention_dim=768,
-        norm_num_groups=32,
-    )
+def write(model: str, file: str, place: str) -> None:
+    """Random weights for a hub id, at full size; of CleanDIFT the file that is asked for."""
+    if model == "CompVis/cleandift":
+        name = file.removeprefix("cleandift_").removesuffix("_unet.safetensors")
+        stock = {"sd15": SD_1, "sd21": SD_2}[name]()
+        tiny.write_cleandift(Path(place), **{name: stock})
+    else:
+        tiny.write(Path(place), FULL_SIZE[model]())
 
 
 if __name__ == "__main__":

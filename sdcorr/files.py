@@ -95,3 +95,26 @@ def _is_device(path: Path) -> bool:
 def _temporary(path: Path) -> Path:
     """A new name beside it, also for another process or thread that writes there now."""
     return path.with_name(f".sdcorr-{secrets.token_hex(8)}.tmp")
+
+
+def parse_json(data: bytes) -> Any:
+    """What JSON text says, with or without a BOM; a name may stand in an object once.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, too deep, or names a thing twice.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not text in UTF-8; save it as that") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:60]!r} stands in it twice")
+        found[name] = value
+    return found

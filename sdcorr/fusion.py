@@ -1,7 +1,7 @@
 """Join the maps of two photos into one similarity: groups of maps, one group per backbone.
 
-Within a group: joint PCA per map, bilinear resampling, concatenation, L2 per cell. The groups are
-weighted and concatenated. With unit groups the cosine of the stack is
+Within a group: log-binned context and joint PCA per map, bilinear resampling, concatenation, L2
+per cell. The groups are weighted and concatenated. With unit groups the cosine of the stack is
 ``sum(w_i^2 cos_i) / sum(w_i^2)``, so weights and nothing else decide how groups share.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe
 from sdcorr.geometry import Grid
+from sdcorr.maps import joint_pca, log_bins, unit, upsample
 from sdcorr.types import BackboneConfig, FeatureMap
 
 SAME_PLACE = 0.25  # cells; grids closer than this are joined cell by cell, as the papers do
@@ -31,11 +32,14 @@ class MapUse:
         upsample: bilinear steps in order, as in ``(2, 2)`` for 15 -> 30 -> 60 cells. The number
             of steps matters: one step by 4 gives other values than two by 2. All maps of a group
             must end in one shape.
+        context: join each cell with 16 averages of its surroundings, see ``log_bins``; first of
+            all.
     """
 
     name: str
     pca: int | None = None
     upsample: tuple[int, ...] = ()
+    context: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,45 @@ class Group:
         backbone: what makes the maps.
         maps: in the order of concatenation.
         weight: w_i, positive.
+        unit: L2 per cell before groups are joined; False for one group alone, whose map is then
+            upsampled and sampled as it is.
     """
 
     name: str
     backbone: BackboneConfig
     maps: tuple[MapUse, ...]
     weight: float = 1.0
+    unit: bool = True
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Cells of a photo that may be matched.
+
+    Args:
+        map: a map of one channel, ``group/layer``.
+        above: the cell counts where the map, read at its centre, exceeds this.
+    """
+
+    map: str
+    above: float
 
 
 @dataclass(frozen=True, eq=False)
 class FusedSimilarity:
-    """Cosine similarity of two fused maps, ``(C, h, w)`` with unit descriptors."""
+    """Cosine similarity of two fused maps.
+
+    Args:
+        source_map: descriptors of the source, ``(C, h, w)``, of any length.
+        target_map: those of the target.
+        source_foreground: ``(h*w,)`` bool, source cells that may be matched; None is all.
+        foreground: likewise of the target.
+    """
 
     source_map: FeatureMap
     target_map: FeatureMap
+    source_foreground: Tensor | None = None
+    foreground: Tensor | None = None
 
     @property
     def source(self) -> Grid:
@@ -78,17 +107,28 @@ class FusedSimilarity:
         ``(N, h*w)`` float32. A zero descriptor, as of a flat cell, is similar 0 to all.
         """
         queries = unit(self.source_map.sample(points), dim=1)  # (N, C)
-        return (queries @ self.target_map.values.flatten(1)).clamp(-1, 1)  # rounding exceeds 1
+        products = queries @ self.target_map.values.flatten(1)  # (N, h*w)
+        cosines: Tensor = products / self._lengths
+        return cosines.clamp(-1, 1)  # rounding exceeds 1
 
     def swap(self) -> FusedSimilarity:
         """The same pair seen from the target."""
-        return FusedSimilarity(self.target_map, self.source_map)
+        return FusedSimilarity(
+            self.target_map, self.source_map, self.foreground, self.source_foreground
+        )
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        """Of the target's descriptors ``(h*w,)``; 1 in place of 0."""
+        lengths: Tensor = self.target_map.values.flatten(1).norm(dim=0)
+        return lengths.masked_fill(lengths == 0, 1)
 
 
 def join(
     groups: Sequence[Group],
     source: Mapping[str, FeatureMap],
     target: Mapping[str, FeatureMap],
+    foreground: Foreground | None = None,
 ) -> FusedSimilarity:
     """Fuse the maps of two photos.
 
@@ -96,126 +136,88 @@ def join(
         groups: which maps, how reduced and weighted.
         source: raw maps ``(C, h, w)`` by ``group/layer``.
         target: the same of the other photo.
+        foreground: which cells may be matched; None is all.
 
     Returns:
         Similarity on the grid of the group with the most cells, in photo pixels.
+
+    Raises:
+        BadRecipe: after upsampling, maps of a group differ in shape, or no cell is foreground.
     """
     pairs = [fuse_group(group, source, target) for group in groups]
     weights = [group.weight for group in groups]
-    return FusedSimilarity(
-        _stack([pair[0] for pair in pairs], weights), _stack([pair[1] for pair in pairs], weights)
+    first, second = (_stack([pair[side] for pair in pairs], weights) for side in (0, 1))
+    if foreground is None:
+        return FusedSimilarity(first, second)
+    masks = (
+        foreground_cells(maps[foreground.map], foreground.above, side.grid)
+        for maps, side in ((source, first), (target, second))
     )
+    return FusedSimilarity(first, second, *masks)
+
+
+def foreground_cells(feature_map: FeatureMap, above: float, grid: Grid) -> Tensor:
+    """Cells of a grid ``(h*w,)`` bool at which a map of one channel exceeds ``above``.
+
+    Raises:
+        BadRecipe: there is none on the photo, or the map has more channels.
+    """
+    if len(feature_map.values) != 1:
+        raise BadRecipe(
+            f"foreground: expected a map of one channel, {feature_map.name!r} has "
+            f"{len(feature_map.values)}"
+        )
+    cells: Tensor = _at_cells(feature_map, grid)[0].flatten() > above
+    if not bool((cells.cpu() & grid.inside()).any()):
+        raise BadRecipe(
+            f"no cell of the photo is foreground: {feature_map.name!r} is nowhere above {above:g}"
+        )
+    return cells
 
 
 def fuse_group(
     group: Group, source: Mapping[str, FeatureMap], target: Mapping[str, FeatureMap]
 ) -> tuple[FeatureMap, FeatureMap]:
-    """One map per photo, unit descriptors (zero where all channels are)."""
+    """One map per photo; descriptors of length one, or zero, if the group asks for it."""
     sides: tuple[list[FeatureMap], list[FeatureMap]] = ([], [])
     for use in group.maps:
         pair = (source[f"{group.name}/{use.name}"], target[f"{group.name}/{use.name}"])
+        if use.context:
+            pair = (log_bins(pair[0]), log_bins(pair[1]))
         if use.pca is not None:
             pair = joint_pca(*pair, use.pca)
         for side, reduced in zip(sides, pair, strict=True):
-            side.append(_upsample(reduced, use.upsample))
+            side.append(upsample(reduced, use.upsample))
     return _concatenate(group, sides[0]), _concatenate(group, sides[1])
-
-
-def joint_pca(
-    source: FeatureMap, target: FeatureMap, dimensions: int
-) -> tuple[FeatureMap, FeatureMap]:
-    """Both maps on the first principal directions of their cells taken together.
-
-    All cells count, padding included, as published. Centred on the common mean; no whitening.
-    Directions without variance give zeros.
-
-    Raises:
-        BadRecipe: the maps have fewer channels than ``dimensions``.
-    """
-    if dimensions > source.values.shape[0]:
-        raise BadRecipe(
-            f"pca {dimensions} of map {source.name!r}, which has {source.values.shape[0]} channels"
-        )
-    mean, basis = principal_directions(source.descriptors(), target.descriptors(), dimensions)
-    return _project(source, mean, basis), _project(target, mean, basis)
-
-
-def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Exact PCA of the rows of two matrices taken together.
-
-    Args:
-        source: ``(M, C)``.
-        target: ``(N, C)``.
-        dimensions: directions to keep, at most C.
-
-    Returns:
-        The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
-        by falling variance; zero where the rows have no variance left.
-    """
-    rows = torch.cat([source, target])
-    # float64: the Gram matrix squares the spread of the spectrum; mps has neither it nor eigh
-    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
-    mean = exact.mean(dim=0)
-    centred = exact - mean
-    count, channels = centred.shape
-    if count <= channels:
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
-        directions = centred.T @ vectors
-    else:
-        values, directions = torch.linalg.eigh(centred.T @ centred)
-    # no variance: below what rounding leaves, of these products or of the float32 input
-    eps, input_eps = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
-    floor = count * torch.maximum(eps * values.max(), (input_eps * mean.norm()) ** 2)
-    basis = unit(directions, dim=0) * (values > floor)
-    basis = basis.flip(1)[:, :dimensions]  # eigh sorts by rising values
-    basis = F.pad(basis, (0, dimensions - basis.shape[1]))
-    return mean.to(source.dtype).to(source.device), basis.to(source.dtype).to(source.device)
-
-
-def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors of length one; zero stays zero."""
-    return F.normalize(vectors, dim=dim, eps=1e-30)
-
-
-def _project(feature_map: FeatureMap, mean: Tensor, basis: Tensor) -> FeatureMap:
-    reduced = (feature_map.descriptors() - mean) @ basis  # (h*w, k)
-    values = reduced.T.unflatten(1, feature_map.grid.shape)
-    return FeatureMap(feature_map.name, values, feature_map.grid)
-
-
-def _upsample(feature_map: FeatureMap, factors: Sequence[int]) -> FeatureMap:
-    values, grid = feature_map.values, feature_map.grid
-    for factor in factors:
-        values = F.interpolate(
-            values[None], scale_factor=factor, mode="bilinear", align_corners=False
-        )[0]
-        grid = grid.refine(factor)
-    return FeatureMap(feature_map.name, values, grid)
 
 
 def _concatenate(group: Group, maps: Sequence[FeatureMap]) -> FeatureMap:
     grid = maps[-1].grid
-    shapes = {one.name: one.grid.shape for one in maps}
-    if len(set(shapes.values())) > 1:
+    if len({one.grid.shape for one in maps}) > 1:
+        shapes = ", ".join(f"{one.name!r}: {one.grid.shape}" for one in maps)
         raise BadRecipe(
             f"group {group.name!r}: after upsampling, its maps must have one shape, got {shapes}"
         )
     values = torch.cat([one.values for one in maps])  # (C, h, w)
-    return FeatureMap(group.name, unit(values, dim=0), grid)
+    return FeatureMap(group.name, unit(values, dim=0) if group.unit else values, grid)
 
 
 def _stack(maps: Sequence[FeatureMap], weights: Sequence[float]) -> FeatureMap:
-    """Weighted concatenation on the grid with the most cells (the first of equals), unit length."""
+    """Weighted concatenation on the grid with the most cells, the first of equals."""
     grid = max((one.grid for one in maps), key=lambda grid: grid.shape[0] * grid.shape[1])
+    if len(maps) == 1:
+        return maps[0]
+    # unit again: interpolation between cells shortens
     values = [
-        weight * _on_grid(one, grid).values for one, weight in zip(maps, weights, strict=True)
+        weight * unit(_at_cells(one, grid), dim=0)
+        for one, weight in zip(maps, weights, strict=True)
     ]
-    return FeatureMap("fused", unit(torch.cat(values), dim=0), grid)
+    return FeatureMap("fused", torch.cat(values), grid)
 
 
-def _on_grid(feature_map: FeatureMap, grid: Grid) -> FeatureMap:
-    """The map read at the grid's cells: as it is where the cells agree, else bilinear."""
+def _at_cells(feature_map: FeatureMap, grid: Grid) -> Tensor:
+    """Values ``(C, h, w)`` at a grid's cells: as they are where the cells agree, else bilinear."""
     if feature_map.grid.agrees_with(grid, SAME_PLACE):
-        return feature_map
-    values = unit(feature_map.sample(grid.centers()), dim=1)
-    return FeatureMap(feature_map.name, values.T.unflatten(1, grid.shape), grid)
+        return feature_map.values
+    values: Tensor = feature_map.sample(grid.centers()).T.unflatten(1, grid.shape)
+    return values

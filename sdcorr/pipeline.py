@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from sdcorr import models
 from sdcorr.cache import CachedBackbone, DiskStore
 from sdcorr.errors import BadRecipe, NotFinite, WeightsNotFound
 from sdcorr.fusion import Group, join
 from sdcorr.geometry import Size
+from sdcorr.matchers.nearest import Nearest
 from sdcorr.preprocess import Photo, Points, load_image, read_points
+from sdcorr.presets import RECIPES
 from sdcorr.recipe import Recipe
 from sdcorr.runtime import Runtime, memory_in_words
 from sdcorr.types import (
@@ -104,7 +107,9 @@ class Pipeline:
         """
         pair = (self._encoded(source, category), self._encoded(target, category))
         with memory_in_words(self.recipe.name, self.runtime), torch.no_grad():
-            similarity = join(self.recipe.groups, pair[0].maps, pair[1].maps)
+            similarity = join(
+                self.recipe.groups, pair[0].maps, pair[1].maps, self.recipe.foreground
+            )
         return Fused(*pair, similarity, self.recipe.matcher)
 
     def match(
@@ -156,18 +161,16 @@ class Fused:
         Args:
             points: ``(N, 2)`` xy pixels of the source photo, or a mapping of name to (x, y).
                 Without points: mutual nearest cells, best score first, at most 20, at least
-                1/20 of the photo's longer side apart in both photos.
+                1/20 of the photo's longer side apart in both photos, and the recipe's match
+                of each.
 
         Raises:
             BadPoints: points are malformed, not finite, or not on the photo.
         """
         if points is None:
-            grid = self.similarity.source
-            cells = self.matcher(self.similarity, grid.centers()[grid.inside()])
-            # mutual: the way back ends in the cell where it began
-            mutual = 2 * cells.cycle_error < min(grid.stride)
-            sizes = (self.source.size, self.target.size)
-            found, names = best_apart(cells.select(mutual & cells.matched), *sizes), None
+            found, names = self.matcher(self.similarity, self._confident()), None
+            order = found.score.argsort(descending=True, stable=True)
+            found = found.select(order[found.matched[order]])
         else:
             names, places = read_points(points, self.source.size)
             found = self.matcher(self.similarity, places)
@@ -178,6 +181,13 @@ class Fused:
             source_image=self.source.image,
             target_image=self.target.image,
         )
+
+    def _confident(self) -> Tensor:
+        """Centres of mutual nearest cells, best first and apart: ``(N, 2)`` source pixels."""
+        grid, foreground = self.similarity.source, self.similarity.swap().foreground
+        cells = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
+        found = Nearest(mutual=True)(self.similarity, grid.centers()[cells])
+        return best_apart(found.select(found.matched), self.source.size, self.target.size).source
 
     def plot(self, point: Sequence[float]) -> Figure:
         """A figure of one source point (x, y), in pixels, and its similarity over the target."""
@@ -208,20 +218,24 @@ def find_weights(recipe: Recipe) -> dict[str, str]:
         WeightsNotFound: weights are not to be had; the message says how to get them.
         BadCheckpoint: a local folder lacks files.
     """
-    revisions = {}
-    for group in recipe.groups:
-        weights = group.backbone.weights()
-        if weights is None:
-            continue
+    found = []
+    for key, weights in recipe.weights.items():
         try:
-            revisions[weights.model] = models.resolve(weights).revision
+            found.append(models.resolve(weights))
         except WeightsNotFound as error:
             raise WeightsNotFound(
                 f"{error}. To get them where there is a network: sdcorr models download "
-                f"{recipe.name}; to use a folder or another id: --model {group.name}=PATH (in "
-                f"Python: models={{'{group.name}': PATH}}); recipe 'sift' needs no weights"
+                f"{_download_words(recipe)}; to use a folder or another id: --model {key}=PATH (in "
+                f"Python: models={{'{key}': PATH}}); recipe 'sift' needs no weights"
             ) from error
-    return revisions
+    return models.revisions_of(found)
+
+
+def _download_words(recipe: Recipe) -> str:
+    """What to download it by: its name, if the name means this recipe."""
+    if RECIPES.get(recipe.name) == recipe:
+        return recipe.name
+    return "RECIPE (its file, or its name with the same --model)"
 
 
 def _build(group: Group, runtime: Runtime, store: DiskStore | None) -> Backbone:

@@ -22,14 +22,15 @@ def find(kind: str, name: str) -> type:
 
     Args:
         kind: folder of the package, as in ``"backbones"``.
-        name: file name without ending, or a dotted path to a module from outside.
+        name: file name without ending, or a dotted path to a module from outside, with or
+            without ``.PLUGIN``.
 
     Raises:
         UnknownName: there is no such file or module.
         BadRecipe: the module from outside has no ``PLUGIN``.
     """
     if "." in name and not name.startswith("."):
-        return _plugin(kind, name, name)
+        return _plugin(kind, name, name.removesuffix(".PLUGIN"))
     if name not in names(kind):
         raise UnknownName(kind.removesuffix("s"), name, names(kind))
     return _plugin(kind, name, f"sdcorr.{kind}.{name}")
@@ -38,7 +39,9 @@ def find(kind: str, name: str) -> type:
 def name_of(config: object) -> str:
     """The name under which ``find`` returns the class of this config."""
     module = type(config).__module__
-    return module.rpartition(".")[2] if module.startswith("sdcorr.") else module
+    if module.startswith("sdcorr."):
+        return module.rpartition(".")[2]
+    return module if "." in module else f"{module}.PLUGIN"  # a dot tells it is from outside
 
 
 def _plugin(kind: str, name: str, path: str) -> type:

@@ -22,7 +22,11 @@ from sdcorr.types import Image
 
 Photo = str | Path | PIL.Image.Image | npt.NDArray[Any] | Image
 Points = Sequence[Sequence[float]] | Mapping[str, Sequence[float]] | Tensor | npt.NDArray[Any]
-Fit = Literal["letterbox", "stretch", "resize"]
+Fit = Literal["letterbox", "stretch", "resize", "shorter"]
+Resample = Literal["lanczos", "bicubic"]
+
+LARGEST = 8192  # px of a canvas: beyond it, a slip of the pen fills the memory
+LONGEST = 8  # times the shorter side, where the canvas grows with the longer one
 
 ORIENTATION = (
     0x0112  # of the EXIF tags; read alone, since Pillow rewrites (and trips over) the rest
@@ -55,14 +59,17 @@ class Canvas:
     content: Size
     corner: tuple[int, int]
 
-    def grid(self, shape: tuple[int, int], cell: float) -> Grid:
-        """The grid of ``(h, w)`` square cells of ``cell`` canvas pixels, on the photo."""
+    def grid(self, shape: tuple[int, int], cell: float, inset: float = 0) -> Grid:
+        """The grid of ``(h, w)`` square cells of ``cell`` canvas pixels, on the photo.
+
+        It begins ``inset`` canvas pixels from the canvas' left and top edge.
+        """
         scale_x = self.image.width / self.content.width  # photo px per canvas px
         scale_y = self.image.height / self.content.height
         return Grid(
             shape=shape,
             stride=(cell * scale_x, cell * scale_y),
-            offset=(-self.corner[0] * scale_x, -self.corner[1] * scale_y),
+            offset=((inset - self.corner[0]) * scale_x, (inset - self.corner[1]) * scale_y),
             image=self.image,
         )
 
@@ -113,23 +120,24 @@ def read_size(path: Path) -> Size:
             return Size(*(photo.size if sideways else photo.size[::-1]))
 
 
-def fit(image: Image, size: int, how: Fit) -> Canvas:
-    """The photo on a canvas whose longer side is ``size`` pixels, by Lanczos on 8 bits.
+def fit(image: Image, size: int, how: Fit, resample: Resample = "lanczos") -> Canvas:
+    """The photo on a canvas of ``size`` pixels, resized in 8 bits.
 
     Args:
         image: the photo.
-        size: pixels of the canvas' longer side.
+        size: pixels of the canvas' longer side (``"shorter"``: of its shorter side).
         how: ``"letterbox"`` keeps the aspect and centres the photo on a black square, shorter
             side rounded half to even, left and top padding rounded down, as sd-dino and
             GeoAware-SC do; ``"stretch"`` fills the square; ``"resize"`` keeps the aspect and
-            pads nothing.
+            pads nothing; so does ``"shorter"``, longer side rounded down as torchvision does.
+        resample: Pillow's filter.
+
+    Raises:
+        BadImage: ``"shorter"``, and the photo is more than 8 times as long as wide.
     """
-    height, width = image.size
-    longer = max(height, width)
-    whole = Size(max(1, round(height * size / longer)), max(1, round(width * size / longer)))
-    content = Size(size, size) if how == "stretch" else whole
+    content = _content(image.size, size, how)
     resized = PIL.Image.fromarray(image.pixels).resize(
-        (content.width, content.height), PIL.Image.Resampling.LANCZOS
+        (content.width, content.height), PIL.Image.Resampling[resample.upper()]
     )
     if how != "letterbox":
         return Canvas(np.asarray(resized), image.size, content, (0, 0))
@@ -174,6 +182,23 @@ def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Te
             f"0..{photo.width - 1} and y in 0..{photo.height - 1}"
         )
     return names, places
+
+
+def _content(photo: Size, size: int, how: Fit) -> Size:
+    """Size of the photo on the canvas."""
+    if how == "stretch":
+        return Size(size, size)
+    height, width = photo
+    if how == "shorter":
+        shorter = min(height, width)
+        if max(height, width) > LONGEST * shorter:
+            raise BadImage(
+                f"a photo of {width} x {height} px is too long and thin: this recipe resizes the "
+                f"shorter side, and the longer one may be {LONGEST} times as long at most"
+            )
+        return Size(height * size // shorter, width * size // shorter)
+    longer = max(height, width)
+    return Size(max(1, round(height * size / longer)), max(1, round(width * size / longer)))
 
 
 def _read(path: Path) -> npt.NDArray[np.uint8]:

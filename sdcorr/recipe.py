@@ -1,19 +1,18 @@
-"""What defines a correspondence, in one frozen value."""
+"""What defines a correspondence, in one frozen value; as JSON, and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdcorr import plugins
 from sdcorr.errors import BadRecipe, UnknownName
-from sdcorr.fusion import Group
+from sdcorr.fields import check, describe, read
+from sdcorr.fusion import Foreground, Group
 from sdcorr.matchers.nearest import Nearest
-from sdcorr.types import BackboneConfig, Matcher, reads_category
+from sdcorr.types import BackboneConfig, Matcher, Weights, reads_category
 
 NEAREST = Nearest()
 
@@ -26,45 +25,36 @@ class Recipe:
         name: how it is called.
         groups: feature maps and how they are fused, one group per backbone.
         matcher: how a point is found.
+        foreground: which cells may be matched; None is all.
         about: one line on what it is.
         paper: where it was published, or measured.
         deviations: each way in which it differs from the publication, one line each.
         memory: peak memory where it was measured.
 
     Raises:
-        BadRecipe: no groups, two of one name, one without maps, a weight or PCA that is not
-            positive, or a field that is none of its choices.
+        BadRecipe: a field is of another type, or none of its choices; no groups, two of one name,
+            one without maps, a weight or PCA that is not positive.
         UnknownName: a group uses a map that its backbone does not make.
     """
 
     name: str
     groups: tuple[Group, ...]
     matcher: Matcher = NEAREST
+    foreground: Foreground | None = None
     about: str = ""
     paper: str = ""
     deviations: tuple[str, ...] = ()
     memory: str = ""
 
     def __post_init__(self) -> None:
-        keys = self.backbones
-        if not self.groups or len(keys) < len(self.groups):
+        check(self)
+        if not self.groups or len(self.backbones) < len(self.groups):
             raise BadRecipe(f"recipe {self.name!r}: expected groups with names of their own")
         for group in self.groups:
-            if not 0 < group.weight < math.inf:
-                raise BadRecipe(f"group {group.name!r}: weight must be positive: {group.weight}")
-            if not group.maps:
-                raise BadRecipe(f"group {group.name!r} uses no maps; expected some")
-            for use in group.maps:
-                if use.name not in group.backbone.maps:
-                    raise UnknownName(f"map of {group.name}", use.name, group.backbone.maps)
-                if use.pca is not None and use.pca < 1:
-                    raise BadRecipe(f"map {use.name!r}: pca must be at least 1, got {use.pca}")
-                if any(factor not in range(1, 65) for factor in use.upsample):
-                    raise BadRecipe(
-                        f"map {use.name!r}: upsample must be whole factors, got {use.upsample}"
-                    )
-        for part in (*keys.values(), self.matcher):
-            _check_choices(part)
+            _check_group(group, alone=len(self.groups) == 1)
+        every = [f"{group.name}/{name}" for group in self.groups for name in group.backbone.maps]
+        if self.foreground is not None and self.foreground.map not in every:
+            raise UnknownName("map for the foreground", self.foreground.map, every)
 
     @property
     def backbones(self) -> dict[str, BackboneConfig]:
@@ -72,54 +62,91 @@ class Recipe:
         return {group.name: group.backbone for group in self.groups}
 
     @property
-    def needs_weights(self) -> bool:
-        """Whether any backbone loads weights."""
-        return any(config.weights() is not None for config in self.backbones.values())
+    def weights(self) -> dict[str, Weights]:
+        """What is loaded, by the key that ``with_models`` takes: ``group``, or ``group.field``."""
+        return {
+            name if needed.field == "model" else f"{name}.{needed.field}": needed
+            for name, config in self.backbones.items()
+            for needed in config.weights()
+        }
 
     @property
     def uses_category(self) -> bool:
         """Whether a prompt names the category."""
         return any(reads_category(config) for config in self.backbones.values())
 
+    def check_category(self, category: str | None) -> None:
+        """Refuse a category that no prompt reads, an empty one, or none where one is required."""
+        if category is not None and not category.strip():
+            raise BadRecipe("the category is empty; name what the photos show, or leave it out")
+        if category is not None and not self.uses_category:
+            raise BadRecipe(
+                f"recipe {self.name!r} has no prompt that names a category; leave --category out"
+            )
+        for config in self.backbones.values():
+            required = getattr(config, "prompt_without_category", "") is None
+            if category is None and required and reads_category(config):
+                raise BadRecipe(
+                    f"recipe {self.name!r} requires a category (prompt_without_category is null): "
+                    "name it with --category (in Python: category=...)"
+                )
+
     def with_models(self, places: Mapping[str, str]) -> Recipe:
-        """The recipe with other weights: hub ids or local folders by group name."""
+        """The recipe with other weights: hub ids or local folders by key, see ``weights``."""
         groups = {group.name: group for group in self.groups}
-        for name, place in places.items():
-            if name not in groups:
-                raise UnknownName(f"backbone in recipe {self.name}", name, groups)
+        for key, place in places.items():
+            name, _, field = key.partition(".")
+            if name in groups and not groups[name].backbone.weights():
+                raise BadRecipe(f"{name} loads no weights; leave --model {key}=... out")
+            if key not in self.weights:
+                raise UnknownName(f"weights in recipe {self.name}", key, self.weights)
+            field = field or "model"
+            revision = "revision" if field == "model" else f"{field}_revision"
             config: Any = groups[name].backbone
-            if config.weights() is None:
-                raise BadRecipe(f"{name} loads no weights; leave --model {name}=... out")
-            backbone = dataclasses.replace(config, model=str(place), revision=None)
-            groups[name] = dataclasses.replace(groups[name], backbone=backbone)
+            config = dataclasses.replace(config, **{field: str(place), revision: None})
+            groups[name] = dataclasses.replace(groups[name], backbone=config)
         return dataclasses.replace(self, groups=tuple(groups.values()))
 
     def describe(self) -> dict[str, Any]:
-        """Every field, made for JSON; each plug-in with ``kind``, its name."""
-        described: dict[str, Any] = _describe(self)
+        """Every field, made for JSON; each plug-in with ``kind``, its name. See ``read_recipe``."""
+        described: dict[str, Any] = describe(self)
         return described
 
 
-def _check_choices(part: object) -> None:
-    """Refuse values that a ``Literal`` field does not list."""
-    for name, hint in typing.get_type_hints(type(part)).items():
-        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        if choices and getattr(part, name) not in choices:
-            raise BadRecipe(
-                f"{plugins.name_of(part)}: {name} must be one of {', '.join(choices)}, "
-                f"got {getattr(part, name)!r}"
-            )
+def read_recipe(described: object, allow_plugins: bool = False) -> Recipe:
+    """The recipe that ``Recipe.describe`` described; what is left out has its default.
+
+    Args:
+        described: parsed JSON.
+        allow_plugins: let ``kind`` name a module outside of sdcorr, which runs its code.
+
+    Raises:
+        BadRecipe: a field is missing, of another type, out of range, or contradicts another.
+        UnknownName: there is no field, plug-in or map of that name.
+    """
+    recipe: Recipe = read(Recipe, described, "recipe", allow_plugins)
+    return recipe
 
 
-def _describe(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value).__module__
-        is_plugin = not kind.startswith("sdcorr.") or kind.count(".") > 1
-        named = {"kind": plugins.name_of(value)} if is_plugin else {}
-        rest = {
-            item.name: _describe(getattr(value, item.name)) for item in dataclasses.fields(value)
-        }
-        return named | rest
-    if isinstance(value, tuple | list):
-        return [_describe(item) for item in value]
-    return value
+def _check_group(group: Group, alone: bool) -> None:
+    for problem in _problems(group, alone):
+        raise BadRecipe(f"group {group.name!r}: {problem}")
+    for use in group.maps:
+        if use.name not in group.backbone.maps:
+            raise UnknownName(f"map of {group.name}", use.name, group.backbone.maps)
+
+
+def _problems(group: Group, alone: bool) -> Iterator[str]:
+    if not group.name or not set(group.name).isdisjoint("./="):
+        yield "expected a name without dot, slash and equals sign"
+    if not 0 < group.weight < math.inf:
+        yield f"weight must be positive: {group.weight}"
+    if not group.unit and not alone:
+        yield "unit must be true where several groups are joined"
+    if not group.maps:
+        yield "uses no maps; expected some"
+    for use in group.maps:
+        if use.pca is not None and use.pca < 1:
+            yield f"map {use.name!r}: pca must be at least 1, got {use.pca}"
+        if any(factor not in range(1, 65) for factor in use.upsample):
+            yield f"map {use.name!r}: upsample must be whole factors, got {use.upsample}"

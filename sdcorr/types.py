@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -95,9 +96,8 @@ class FeatureMap:
         if len(points) == 0:
             return self.values.new_zeros(0, self.values.shape[0])
         unit = self.grid.to_unit(self.grid.confine(points))  # (N, 2)
-        unit = unit.to(self.values.dtype).to(
-            self.values.device
-        )  # in this order: mps has no float64
+        # in this order: mps has no float64
+        unit = unit.to(self.values.dtype).to(self.values.device)
         sampled = F.grid_sample(
             self.values[None], unit[None, :, None], align_corners=False
         )  # (1, C, N, 1)
@@ -114,6 +114,8 @@ class Weights:
         required: files that must be there.
         one_of: sets of files of which one must be there whole; empty if there is no choice.
         optional: files that are used where they exist.
+        field: the config's field that holds ``model``; its revision stands in ``revision``, or
+            in ``unet_revision`` for a field ``unet``.
     """
 
     model: str
@@ -121,6 +123,7 @@ class Weights:
     required: tuple[str, ...]
     one_of: tuple[tuple[str, ...], ...] = ()
     optional: tuple[str, ...] = ()
+    field: str = "model"
 
 
 class Backbone(Protocol):
@@ -128,7 +131,7 @@ class Backbone(Protocol):
 
     @property
     def channels(self) -> Mapping[str, int]:
-        """Channels of each map it makes, by layer name."""
+        """Channels of each map, by layer name."""
         ...
 
     @property
@@ -139,8 +142,7 @@ class Backbone(Protocol):
     def extract(self, images: Sequence[Image]) -> tuple[dict[str, FeatureMap], ...]:
         """The maps of each photo, by layer name.
 
-        Each map's grid says in pixels of the photo where its cells lie; cells on padding are
-        allowed (``preprocess.fit`` and ``Canvas.grid`` make both).
+        Each grid says in pixels of the photo where the cells lie; some may lie on padding.
         """
         ...
 
@@ -148,8 +150,7 @@ class Backbone(Protocol):
 class BackboneConfig(Protocol):
     """What defines a feature: a frozen dataclass, one per file of ``backbones/``.
 
-    One whose prompt can name a category has the field ``prompt``; one that loads weights has the
-    fields ``model`` (hub id or folder) and ``revision``.
+    One whose prompt can name a category has the field ``prompt``; each ``Weights.field`` is one.
     """
 
     @property
@@ -157,8 +158,8 @@ class BackboneConfig(Protocol):
         """Layer names of the maps it makes."""
         ...
 
-    def weights(self) -> Weights | None:
-        """The files it loads, or None."""
+    def weights(self) -> tuple[Weights, ...]:
+        """The files it loads; none, or from one place or several."""
         ...
 
     def build(self, runtime: Runtime) -> Backbone:
@@ -172,9 +173,10 @@ class BackboneConfig(Protocol):
         ...
 
 
-def reads_category(config: BackboneConfig) -> bool:
+def reads_category(config: object) -> bool:
     """Whether a prompt names what the photo shows."""
-    return "{category" in getattr(config, "prompt", "")
+    parts = Formatter().parse(str(getattr(config, "prompt", "")))
+    return any(name == "category" for _, name, _, _ in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +214,11 @@ class Similarity(Protocol):
         """Cells of the target photo."""
         ...
 
+    @property
+    def foreground(self) -> Tensor | None:
+        """Target cells that may be matched, ``(h*w,)`` bool; None is all."""
+        ...
+
     def rows(self, points: Tensor) -> Tensor:
         """Similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``, float32."""
         ...
@@ -239,9 +246,7 @@ class Matches:
         peak: ``(N,)`` score minus the mean similarity over the target's allowed cells.
         matched: ``(N,)`` bool, False where the matcher rejects the match.
         confidence: ``(N,)`` 0 to 1, or None where no calibration exists.
-        names: a name for each point, or None.
-        source_image: the source photo.
-        target_image: the target photo.
+        names: a name for each point, or None; source_image and target_image, the photos.
     """
 
     source: Tensor

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdcorr.cli import _run
-from tests.tiny import write_dinov2, write_stable_diffusion
+from tests.tiny import write_all, write_dinov2, write_stable_diffusion
 
 torch.set_num_threads(1)  # the models of the tests are too small to share
 
@@ -32,6 +32,12 @@ def registers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny checkpoint for each hub id that a recipe names."""
+    return write_all(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture(scope="session")

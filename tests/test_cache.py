@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import sdcorr
+from sdcorr.backbones._freeu import FreeU
 from sdcorr.backbones.constant import Constant
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
@@ -298,12 +299,13 @@ OTHER: dict[type, dict[str, Any]] = {  # a new field needs a value here
     Sift: {"size": 64, "stride": 4, "diameters": (16.0, 32.0)},
     Dinov2: {
         "model": "facebook/dinov2-large", "revision": "v2", "size": 168, "fit": "stretch",
-        "block": 3, "norm": True, "positions": "transformers",
+        "block": 3, "norm": True, "positions": "transformers", "facet": "key", "stride": 7,
     },
     StableDiffusion: {
         "model": "some/other", "revision": "v2", "size": 512, "fit": "stretch", "window": None,
         "overlap": 128, "latent": "sample", "step": 50, "seed": 1, "ensemble": 2, "prompt": "",
-        "prompt_without_category": "a photo", "layers": ("up_blocks.1",),
+        "prompt_without_category": "a photo", "layers": ("up_blocks.1",), "resample": "bicubic",
+        "freeu": (FreeU(1280, 1.2, 0.9),),
     },
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ from tests.conftest import Command
 from tests.tiny import shrink
 
 SIFT = ("match", "a.jpg", "b.png", "--recipe", "sift")
-EVERY_RECIPE = ("sd-dino", "dinov2-b", "sd15", "sift", "same-position")
+EVERY_RECIPE = tuple(sdcorr.recipes.RECIPES)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ BAD = {
     "points folder": ("{} --points-file folder", "cannot read folder"),
     "points both": ("{} --points-file good.json --point 1 2", "--point or --points-file, not both"),
     "no recipe": ("match a.jpg b.png --recipe sd-dina", "did you mean 'sd-dino'?"),
-    "no key": ("{} --model sifd=x", "no backbone in recipe sift called 'sifd'; did you"),
+    "no key": ("{} --model sifd=x", "no weights in recipe sift called 'sifd'; known: none"),
     "no weights to replace": ("{} --model sift=x", "sift loads no weights"),
     "category with sift": ("{} --category cat", "recipe 'sift' has no prompt that names a"),
     "out in no folder": ("{} --out nowhere/out.png", "there is no folder nowhere; make it first"),
@@ -412,12 +412,12 @@ def test_debug_shows_where_a_known_error_came_from(folder: Path, run: Command) -
 def test_features_that_are_not_finite_are_status_1(
     run: Command, monkeypatch: pytest.MonkeyPatch, dinov2_folder: Path
 ) -> None:
-    from sdcorr.backbones.dinov2 import Dinov2Backbone
+    from sdcorr.backbones._transformer import TransformerBackbone
 
-    def tokens(_self: object, canvases: list[Any]) -> Any:
-        return torch.full((len(canvases), 24, 12, 12), torch.nan)
+    def tokens(_self: object, inputs: Any) -> Any:
+        return {"token": torch.full((len(inputs), 12 * 12, 24), torch.nan)}
 
-    monkeypatch.setattr(Dinov2Backbone, "_tokens", tokens)
+    monkeypatch.setattr(TransformerBackbone, "read", tokens)
     done = run(
         "match", "a.jpg", "b.png", "--recipe", "dinov2-b", "--model", f"dinov2={dinov2_folder}",
         "--dtype", "float32",
@@ -514,11 +514,20 @@ def test_recipes_show_as_json_is_the_recipe(run: Command, name: str) -> None:
     assert json.loads(done.out) == json.loads(json.dumps(described))
 
 
+def test_a_changed_recipe_of_a_listed_name_is_marked(run: Command, tmp_path: Path) -> None:
+    described = json.loads(run("recipes", "show", "dinov2-b", "--json").out)
+    path = tmp_path / "mine.json"
+    for stride, marked in ((None, False), (7, True)):
+        described["groups"][0]["backbone"]["stride"] = stride
+        path.write_text(json.dumps(described))
+        assert ("not the recipe of this name" in run("recipes", "show", str(path)).out) == marked
+
+
 @pytest.mark.parametrize("command", [("recipes", "show"), ("models", "download")])
 def test_an_unknown_recipe_is_guessed(run: Command, command: tuple[str, str]) -> None:
     done = run(*command, "dinov2")
     assert done.status == 2
-    assert "did you mean 'dinov2-b'?" in done.error
+    assert "did you mean 'dinov2-" in done.error
 
 
 @pytest.mark.usefixtures("folder")
@@ -539,9 +548,9 @@ def test_models_list_finds_what_is_here(
     write_hub_cache(folder, "facebook/dinov2-base", dinov2_folder)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
     lines = run("models", "list").out.splitlines()
-    assert [line.endswith(", here") for line in lines if "facebook/dinov2-base" in line] == [
-        True
-    ] * 2
+    about = [line for line in lines if "facebook/dinov2-base" in line]
+    assert len(about) == 5
+    assert all(line.endswith(", here") for line in about)
     where = run("models", "where").out.splitlines()
     assert where[0] == str(folder / "hub")
     (found,) = (line for line in where if "facebook/dinov2-base" in line)

@@ -188,7 +188,7 @@ def test_tables_say_whether_the_category_was_told(
         (("--limit-per-category", "0"), "0 is not in the range x>=1"),
         (("--recipe", "sif"), "no recipe called 'sif'; did you mean 'sift'?"),
         (("--out", "spair"), "holds no run of sdcorr; choose another --out"),
-        (("--model", "sift=x"), "no backbone in recipe same-position called 'sift'"),
+        (("--model", "sift=x"), "no weights in recipe same-position called 'sift'"),
     ],
 )
 def test_a_mistake_gets_one_sentence_and_makes_nothing(

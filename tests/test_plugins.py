@@ -85,8 +85,8 @@ def test_names_imports_no_plugin():
     [
         (
             "backbones",
-            "dinov3",
-            r"^no backbone called 'dinov3'; did you mean 'dinov2'\? known: .*dinov2, .*sift",
+            "dinov4",
+            r"^no backbone called 'dinov4'; did you mean 'dinov[23]'\? known: .*dinov2, .*sift",
         ),
         ("matchers", "nearst", r"^no matcher called 'nearst'; did you mean 'nearest'\? known: "),
         ("backbones", "sift.py", r"did you mean 'sift'\?"),

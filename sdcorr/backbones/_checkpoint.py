@@ -35,6 +35,7 @@ def load_part(
     subfolder: str,
     dtype: torch.dtype,
     unused: tuple[str, ...] = (),
+    **options: Any,
 ) -> Model:
     """A transformers or diffusers model from safetensors, in eval mode and without gradients.
 
@@ -47,12 +48,16 @@ def load_part(
         subfolder: part of it, ``""`` for the folder itself.
         dtype: dtype of the loaded weights.
         unused: prefixes of weights that may be missing since they are never run.
+        options: for the class itself, as ``add_pooling_layer=False``.
 
     Raises:
         BadCheckpoint: weights are missing, of another shape, unreadable, or more than the config
             has layers for.
     """
     is_diffusers = kind.__module__.startswith("diffusers.")
+    named: dict[str, Any] = {"torch_dtype": dtype}
+    if not is_diffusers:  # a weight of another shape is told by its name, below
+        named = {"dtype": dtype, "ignore_mismatched_sizes": True}
     where = folder / subfolder
     try:
         with _quiet():
@@ -61,7 +66,8 @@ def load_part(
                 subfolder=subfolder,
                 use_safetensors=True,
                 output_loading_info=True,
-                **{"torch_dtype" if is_diffusers else "dtype": dtype},
+                **named,
+                **options,
             )
     except Exception as error:  # a wrong value in a config raises nearly anything
         if is_out_of_memory(error):
@@ -69,6 +75,47 @@ def load_part(
         reason = " ".join(str(error).split())
         raise BadCheckpoint(f"{where} cannot be loaded as {kind.__name__}: {reason}") from error
     _check_whole(model, report, where, unused)
+    loaded: Model = model.eval().requires_grad_(False)
+    return loaded
+
+
+def load_over(
+    kind: type[Model], config: dict[str, Any], weights: Path, dtype: torch.dtype
+) -> Model:
+    """A diffusers model of one checkpoint's config with the weights of another file.
+
+    Args:
+        kind: the concrete class.
+        config: as in its ``config.json``.
+        weights: safetensors with the names of ``kind``'s parameters.
+        dtype: dtype of the loaded weights.
+
+    Raises:
+        BadCheckpoint: weights are missing, left over, of another shape, or unreadable.
+    """
+    from accelerate import init_empty_weights
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = {name: value.to(dtype) for name, value in load_file(weights).items()}
+    except (OSError, SafetensorError) as error:
+        raise BadCheckpoint(f"{weights} is no readable safetensors file: {error}") from error
+    try:
+        with _quiet(), init_empty_weights():
+            model = kind.from_config(config)  # type: ignore[attr-defined]
+    except Exception as error:  # a wrong value in a config raises nearly anything
+        reason = " ".join(str(error).split())
+        raise BadCheckpoint(f"the config for {weights} cannot be used: {reason}") from error
+    wanted = model.state_dict()
+    shared = wanted.keys() & tensors.keys()
+    report = {
+        "missing_keys": wanted.keys() - tensors.keys(),
+        "unexpected_keys": tensors.keys() - wanted.keys(),
+        "mismatched_keys": [key for key in shared if wanted[key].shape != tensors[key].shape],
+    }
+    _check_whole(model, report, weights, unused=())
+    model.load_state_dict(tensors, assign=True)
     loaded: Model = model.eval().requires_grad_(False)
     return loaded
 
@@ -85,21 +132,24 @@ def _check_whole(
             f"{where} is no whole {name}: {len(missing)} weights are missing, first {missing[0]!r}"
         )
     parts = {name for name, _ in model.named_children()}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."  # of checkpoints that have a head
     surplus = sorted(
         key
         for key in report["unexpected_keys"]
         # transformers' checkpoints may hold heads of other tasks, and tables that are computed now
-        if (from_diffusers or key.split(".")[0] in parts) and "position_ids" not in key
+        if from_diffusers or {key.split(".")[0], key.removeprefix(prefix).split(".")[0]} & parts
+        if "position_ids" not in key
         if not key.startswith(unused)
     )
     if surplus:
         raise BadCheckpoint(
-            f"{where} holds {len(surplus)} weights that its config.json has no place for, first "
+            f"{where} holds {len(surplus)} weights that its config has no place for, first "
             f"{surplus[0]!r}"
         )
     if report["mismatched_keys"]:
-        first = sorted(map(str, report["mismatched_keys"]))[0]
-        raise BadCheckpoint(f"{where} does not fit its config.json: {first} has another shape")
+        names = (key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"])
+        first = min(names)
+        raise BadCheckpoint(f"{where} does not fit its config: {first} has another shape")
 
 
 @contextmanager

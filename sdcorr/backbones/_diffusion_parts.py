@@ -1,13 +1,15 @@
-"""The parts of a Stable Diffusion checkpoint, loaded and checked."""
+"""The parts of a checkpoint in diffusers' layout, loaded and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sdcorr.backbones._checkpoint import load_part, read_config
+from sdcorr.backbones._checkpoint import load_over, load_part, read_config
+from sdcorr.backbones._diffusion import repeated
 from sdcorr.backbones._taps import read_layers
 from sdcorr.errors import BadCheckpoint, BadRecipe
 from sdcorr.models import Checkpoint
@@ -17,19 +19,22 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
 SMALLEST = 8  # latent cells a side: one cell of the UNet's coarsest map
+UNET = ("unet/config.json", "unet/diffusion_pytorch_model.safetensors")
+VAE = ("vae/config.json", "vae/diffusion_pytorch_model.safetensors")
+SCHEDULER = ("scheduler/scheduler_config.json",)
 
 
 def noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
     """``sqrt(abar)`` and ``sqrt(1 - abar)`` at the step, from the scheduler's betas."""
     from diffusers import DDPMScheduler
 
-    config = read_config(checkpoint.path, "scheduler/scheduler_config.json")
+    config = read_config(checkpoint.path, SCHEDULER[0])
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
     if missing := [name for name in names if name not in config]:
         raise BadCheckpoint(f"{checkpoint.path}/scheduler lacks {', '.join(missing)}")
     steps = config["num_train_timesteps"]
     if not isinstance(steps, int) or step not in range(steps):
-        raise BadRecipe(f"stable_diffusion: step must be in 0..{steps} (exclusive), got {step}")
+        raise BadRecipe(f"step must be in 0..{steps} (exclusive), got {step}")
     more = ("trained_betas", "rescale_betas_zero_snr")
     try:
         scheduler = DDPMScheduler(
@@ -41,22 +46,36 @@ def noising(checkpoint: Checkpoint, step: int) -> tuple[float, float]:
         raise BadCheckpoint(f"{checkpoint.path}/scheduler cannot be used: {error}") from error
 
 
-def load_unet(checkpoint: Checkpoint, runtime: Runtime) -> UNet2DConditionModel:
+def load_unet(
+    checkpoint: Checkpoint, runtime: Runtime, conditions: str | None, weights: Path | None = None
+) -> UNet2DConditionModel:
+    """The UNet of a text-to-image model.
+
+    Args:
+        checkpoint: in diffusers' layout.
+        runtime: where it goes.
+        conditions: what it takes besides text, as in ``addition_embed_type`` of its config.
+        weights: safetensors that stand in for the checkpoint's own.
+    """
     from diffusers import UNet2DConditionModel
 
-    unet = load_part(UNet2DConditionModel, checkpoint.path, "unet", runtime.dtype)
-    if unet.config.in_channels != 4 or unet.config.addition_embed_type is not None:
-        raise BadCheckpoint(
-            f"{checkpoint.path}/unet is no text-to-image UNet of Stable Diffusion 1.x or 2.x"
-        )
+    config = read_config(checkpoint.path, UNET[0])
+    if config.get("in_channels") != 4 or config.get("addition_embed_type") != conditions:
+        kind = "Stable Diffusion XL" if conditions else "Stable Diffusion 1.x or 2.x"
+        raise BadCheckpoint(f"{checkpoint.path}/unet is no text-to-image UNet of {kind}")
+    if weights is None:
+        unet = load_part(UNet2DConditionModel, checkpoint.path, "unet", runtime.dtype)
+    else:
+        unet = load_over(UNet2DConditionModel, config, weights, runtime.dtype)
     return unet.to(runtime.device, memory_format=torch.channels_last)
 
 
-def load_vae(checkpoint: Checkpoint, runtime: Runtime) -> AutoencoderKL:
+def load_vae(checkpoint: Checkpoint, runtime: Runtime, dtype: torch.dtype) -> AutoencoderKL:
+    """The VAE without its decoder."""
     from diffusers import AutoencoderKL
 
     decoding = ("decoder.", "post_quant_conv.")
-    vae = load_part(AutoencoderKL, checkpoint.path, "vae", runtime.dtype, unused=decoding)
+    vae = load_part(AutoencoderKL, checkpoint.path, "vae", dtype, unused=decoding)
     if not isinstance(vae.config.scaling_factor, float) or not vae.config.scaling_factor > 0:
         raise BadCheckpoint(f"{checkpoint.path}/vae/config.json: scaling_factor must be positive")
     del vae.decoder, vae.post_quant_conv
@@ -65,13 +84,21 @@ def load_vae(checkpoint: Checkpoint, runtime: Runtime) -> AutoencoderKL:
 
 @torch.no_grad()
 def channels_of(
-    unet: UNet2DConditionModel, layers: Sequence[str], runtime: Runtime, width: int
+    unet: UNet2DConditionModel,
+    layers: Sequence[str],
+    runtime: Runtime,
+    condition: Mapping[str, Any],
 ) -> dict[str, int]:
     """Channels of each layer, by a pass over the smallest latent; unknown layers show here."""
     latents = torch.zeros(1, 4, SMALLEST, SMALLEST, device=runtime.device, dtype=runtime.dtype)
-    text = latents.new_zeros(1, 1, width)
-    outputs = read_layers(unet, layers, lambda: unet(latents, 0, encoder_hidden_states=text))
+    run: Callable[[], object] = lambda: unet(latents, 0, **repeated(condition, 1))  # noqa: E731
+    outputs = read_layers(unet, layers, run)
     for name, output in outputs.items():
         if output.dim() != 4:
-            raise BadRecipe(f"stable_diffusion: layer {name!r} makes no map, but {output.dim()}-D")
+            raise BadRecipe(f"layer {name!r} makes no map, but {output.dim()}-D")
     return {name: output.shape[1] for name, output in outputs.items()}
+
+
+def blank(runtime: Runtime, *shape: int) -> torch.Tensor:
+    """Zeros in place of a condition, where only shapes are asked for."""
+    return torch.zeros(1, *shape, device=runtime.device, dtype=runtime.dtype)

@@ -51,7 +51,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The submodule called ``name``; raises UnknownName with the nearest one."""
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if name not in modules:
-        siblings = [other for other in modules if other.count(".") == name.count(".")]
+        siblings = [other for other in modules if other and other.count(".") == name.count(".")]
         raise UnknownName(f"layer of {type(model).__name__}", name, siblings)
     return modules[name]
 

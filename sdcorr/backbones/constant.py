@@ -9,7 +9,7 @@ import torch
 
 from sdcorr.geometry import whole
 from sdcorr.runtime import Runtime
-from sdcorr.types import FeatureMap, Image
+from sdcorr.types import FeatureMap, Image, Weights
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Constant:
         """One map, ``one``."""
         return ("one",)
 
-    def weights(self) -> None:
+    def weights(self) -> tuple[Weights, ...]:
         """None are needed."""
+        return ()
 
     def build(self, runtime: Runtime) -> ConstantBackbone:
         """Nothing to load."""

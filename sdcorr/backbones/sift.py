@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe, MissingLibrary
+from sdcorr.fields import check
 from sdcorr.geometry import Grid, Size
-from sdcorr.preprocess import fit
+from sdcorr.preprocess import LARGEST, fit
 from sdcorr.runtime import Runtime
-from sdcorr.types import FeatureMap, Image
+from sdcorr.types import FeatureMap, Image, Weights
 
 CHANNELS = 128  # of one SIFT descriptor: 4 x 4 places, 8 orientations
 DIAMETER = 6.0  # px; larger keypoints are shrunk to this
@@ -45,16 +46,20 @@ class Sift:
     diameters: tuple[float, ...] = (16.0, 32.0, 64.0)
 
     def __post_init__(self) -> None:
+        check(self)
         if min(self.size, self.stride, len(self.diameters), *self.diameters) <= 0:
             raise BadRecipe(f"sift: size, stride and diameters must be positive, got {self}")
+        if self.size > LARGEST:
+            raise BadRecipe(f"sift: size must be at most {LARGEST} px, got {self.size}")
 
     @property
     def maps(self) -> tuple[str, ...]:
         """One map, ``rootsift``."""
         return ("rootsift",)
 
-    def weights(self) -> None:
+    def weights(self) -> tuple[Weights, ...]:
         """None are needed."""
+        return ()
 
     def build(self, runtime: Runtime) -> SiftBackbone:
         """Nothing to load but OpenCV, which runs on the CPU whatever the device."""

@@ -74,17 +74,33 @@ def cache_options(command: Command) -> Command:
     return cast(Command, folder(limit(with_store)))
 
 
+plugins_option = click.option(
+    "--allow-plugins", is_flag=True,
+    help="Let a recipe's file name modules outside of sdcorr, which runs their code.",
+)  # fmt: skip
+
+
 def recipe_options(command: Command) -> Command:
-    """``--recipe``, handed on as ``recipe_name``, and ``--model`` as ``places``."""
-    recipe = click.option(
+    """``--recipe``, ``--model`` and ``--allow-plugins``, handed on as ``recipe``, a Recipe."""
+
+    @functools.wraps(command)
+    def with_recipe(
+        *args: Any, recipe_name: str, places: dict[str, str], allow_plugins: bool, **rest: Any
+    ) -> Any:
+        from sdcorr.recipes import find_recipe
+
+        recipe = find_recipe(recipe_name, allow_plugins).with_models(places)
+        return command(*args, recipe=recipe, **rest)
+
+    name = click.option(
         "--recipe", "recipe_name", default="sd-dino", show_default=True, metavar="NAME",
-        help="One of `sdcorr recipes list`.",
+        help="One of `sdcorr recipes list`, or the path of a recipe's JSON.",
     )  # fmt: skip
     model = click.option(
         "--model", "places", multiple=True, metavar="KEY=PATH", callback=places_of,
         help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
     )  # fmt: skip
-    return recipe(model(command))
+    return cast(Command, name(model(plugins_option(with_recipe))))
 
 
 def runtime_options(command: Command) -> Command:

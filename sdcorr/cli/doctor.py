@@ -45,15 +45,10 @@ def _weights() -> Iterator[str]:
     folder = cache_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     yield f"weights folder: {folder}, {shutil.disk_usage(there).free / 1e9:.0f} GB free"
-    needed = {
-        weights
-        for recipe in RECIPES.values()
-        for config in recipe.backbones.values()
-        if (weights := config.weights()) is not None
-    }
-    for weights in sorted(needed, key=lambda one: one.model):
+    needed = {weights for recipe in RECIPES.values() for weights in recipe.weights.values()}
+    for weights in sorted(needed, key=lambda one: (one.model, one.required)):
         here = "here" if find_downloaded(weights) else "not here"
-        yield f"  {weights.model}, {size_of(weights.model)}: {here}"
+        yield f"  {weights.model}, {size_of(weights)}: {here}"
 
 
 def _troubles() -> Iterator[str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sdcorr.evaluation import Tally
     from sdcorr.pairs import Dataset
     from sdcorr.processes import World
+    from sdcorr.recipe import Recipe
 
 LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
@@ -77,10 +78,10 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
 @runtime_options
 @debug
 def evaluate(
-    dataset: str, root: Path, recipe_name: str, out: Path, split: str | None,
+    dataset: str, root: Path, recipe: Recipe, out: Path, split: str | None,
     layout: str | None, only: tuple[str, ...], limit: int | None, seed: int | None,
     no_category: bool, skip_bad: bool, memory: int, store: DiskStore | None,
-    processes: int | None, places: dict[str, str], device: str, dtype: str, batch: int,
+    processes: int | None, device: str, dtype: str, batch: int,
 ) -> None:  # fmt: skip
     """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow), then score them.
 
@@ -96,18 +97,19 @@ def evaluate(
     from sdcorr.benchmark import Benchmark, run_benchmark
     from sdcorr.pairs import Selection
     from sdcorr.processes import find_world
-    from sdcorr.recipes import find_recipe, runtime_for
+    from sdcorr.recipes import runtime_for
     from sdcorr.runs import RunFolder
     from sdcorr.scores import Rule, score
 
     only = tuple(sorted(set(only)))
     if seed is not None and limit is None:
         raise click.UsageError("--seed draws pairs for --limit-per-category; give both or none")
-    recipe = find_recipe(recipe_name).with_models(places)
     if no_category and not recipe.uses_category:
         raise click.UsageError(
-            f"recipe {recipe_name} never asks for the category; leave --no-category out"
+            f"recipe {recipe.name} never asks for the category; leave --no-category out"
         )
+    if no_category:
+        recipe.check_category(None)
     annotated = _dataset(dataset, root, split=split, layout=layout)
     world = find_world(processes)
     with world.named():

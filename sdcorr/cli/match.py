@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +57,9 @@ STDOUT = Path("-")
 @runtime_options
 @debug
 def match(
-    source: Path, target: Path, recipe_name: str, category: str | None,
+    source: Path, target: Path, recipe: Recipe, category: str | None,
     points: tuple[tuple[float, float], ...], points_file: Path | None, out: Path | None,
-    json_out: str | None, places: dict[str, str], store: DiskStore | None, device: str,
+    json_out: str | None, store: DiskStore | None, device: str,
     dtype: str, batch: int,
 ) -> None:  # fmt: skip
     """Find points of SOURCE in TARGET.
@@ -73,11 +72,10 @@ def match(
       sdcorr match cat.jpg dog.jpg --points-file points.json --json out.json --out out.png
     """
     from sdcorr.preprocess import load_image, read_points
-    from sdcorr.recipes import find_recipe, load
+    from sdcorr.recipes import load
 
     # all that the user can have got wrong is looked at before the expensive work
-    recipe = find_recipe(recipe_name).with_models(places)
-    _check_category(recipe, category)
+    recipe.check_category(category)
     inputs = (source, target) if points_file is None else (source, target, points_file)
     picture, results = _outputs(inputs, out, json_out)
     photos = load_image(source, category), load_image(target, category)
@@ -137,41 +135,23 @@ def _report(matches: Matches, model: Pipeline, picture: Path | None, results: Pa
             click.echo(f"wrote {written}", err=piped)
 
 
-def _check_category(recipe: Recipe, category: str | None) -> None:
-    from sdcorr.errors import BadRecipe
-
-    if category is not None and not category.strip():
-        raise BadRecipe("the category is empty; name what the photos show, or leave it out")
-    if category is not None and not recipe.uses_category:
-        raise BadRecipe(
-            f"recipe {recipe.name!r} has no prompt that names a category; leave --category out"
-        )
-
-
 def _wanted_points(points: tuple[tuple[float, float], ...], file: Path | None) -> Any:
     from sdcorr.errors import BadPoints
+    from sdcorr.files import parse_json
 
     if file is None:
         return [list(point) for point in points] or None
     if points:
         raise click.UsageError("give --point or --points-file, not both")
     try:
-        text = file.read_text(encoding="utf-8-sig")  # whatever the locale; a BOM may be there
-        values = json.loads(text, object_pairs_hook=_without_repeats)
+        values = parse_json(file.read_bytes())
     except OSError as error:
         raise BadPoints(f"cannot read {file}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # no JSON, or no text at all
+    except ValueError as error:
         raise BadPoints(f"{file} is not JSON of points: {error}") from error
     if not isinstance(values, list | dict):
         raise BadPoints(f'{file} holds no points; expected [[x, y], ...] or {{"name": [x, y]}}')
     return values
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise ValueError("a name stands in it twice")
-    return dict(pairs)
 
 
 def _cut(name: str) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import click
 
-from sdcorr.cli._options import debug, hide_downloads_off_terminal, places_of
-
-if TYPE_CHECKING:
-    from sdcorr.recipe import Recipe
-    from sdcorr.types import Weights
+from sdcorr.cli._options import (
+    debug,
+    hide_downloads_off_terminal,
+    places_of,
+    plugins_option,
+)
 
 
 @click.group()
@@ -34,15 +32,15 @@ def list_models() -> None:
     Example:
       sdcorr models list
     """
-    from sdcorr.models import KNOWN, find_downloaded, size_of
+    from sdcorr.models import find_downloaded, licence_of, size_of
     from sdcorr.recipes import RECIPES
 
     for recipe in RECIPES.values():
-        click.echo(f"{recipe.name}{'' if recipe.needs_weights else ': no weights needed'}")
-        for key, weights in _weights_of(recipe):
-            licence = KNOWN[weights.model].licence if weights.model in KNOWN else "unknown licence"
+        click.echo(f"{recipe.name}{'' if recipe.weights else ': no weights needed'}")
+        for key, weights in recipe.weights.items():
             here = "here" if find_downloaded(weights) else "not here"
-            click.echo(f"  {key}: {weights.model}, {licence}, {size_of(weights.model)}, {here}")
+            about = f"{licence_of(weights)}, {size_of(weights)}, {here}"
+            click.echo(f"  {key}: {weights.model}, {about}")
 
 
 @models.command()
@@ -51,9 +49,12 @@ def list_models() -> None:
     "--model", "places", multiple=True, metavar="KEY=ID", callback=places_of,
     help="Another hub id for a backbone, as for `sdcorr match`.",
 )  # fmt: skip
+@plugins_option
 @debug
-def download(recipe: str, places: dict[str, str]) -> None:
+def download(recipe: str, places: dict[str, str], allow_plugins: bool) -> None:
     """Fetch the weights of RECIPE into the hub's cache; those that are there are kept.
+
+    RECIPE is a name, or the path of a recipe's JSON.
 
     \b
     Example:
@@ -63,10 +64,10 @@ def download(recipe: str, places: dict[str, str]) -> None:
     from sdcorr.recipes import find_recipe
 
     hide_downloads_off_terminal()
-    chosen = find_recipe(recipe).with_models(places)
-    if not chosen.needs_weights:
+    chosen = find_recipe(recipe, allow_plugins).with_models(places)
+    if not chosen.weights:
         click.echo(f"recipe {recipe} needs no weights")
-    for key, weights in _weights_of(chosen):
+    for key, weights in chosen.weights.items():
         checkpoint = resolve(weights)
         click.echo(f"{key}: {checkpoint.path} (revision {checkpoint.revision})")
 
@@ -86,14 +87,7 @@ def where() -> None:
     from sdcorr.recipes import RECIPES
 
     click.echo(f"{cache_folder()}")
-    every = {weights for recipe in RECIPES.values() for _, weights in _weights_of(recipe)}
-    for weights in sorted(every, key=lambda one: one.model):
-        found = find_downloaded(weights)
-        click.echo(f"  {weights.model}: {found.path if found else 'not here'}")
-
-
-def _weights_of(recipe: Recipe) -> Iterator[tuple[str, Weights]]:
-    for key, config in recipe.backbones.items():
-        weights = config.weights()
-        if weights is not None:
-            yield key, weights
+    every = [weights for recipe in RECIPES.values() for weights in recipe.weights.values()]
+    found = {one.model: one.path for one in map(find_downloaded, every) if one}
+    for model in sorted({weights.model for weights in every}):
+        click.echo(f"  {model}: {found.get(model, 'not here')}")

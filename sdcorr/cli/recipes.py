@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdcorr.cli._options import debug
+from sdcorr.cli._options import debug, plugins_option
 
 if TYPE_CHECKING:
     from sdcorr.recipe import Recipe
@@ -43,18 +44,20 @@ def list_recipes() -> None:
 @recipes.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Every field, as results record them.")
+@plugins_option
 @debug
-def show(name: str, as_json: bool) -> None:
-    """Paper, weights, deviations and every setting of recipe NAME.
+def show(name: str, as_json: bool, allow_plugins: bool) -> None:
+    """Paper, weights, deviations and every setting of recipe NAME, or of the JSON of one.
 
     \b
-    Example:
+    Examples:
       sdcorr recipes show sd-dino
-      sdcorr recipes show sd-dino --json
+      sdcorr recipes show sd-dino --json > mine.json    # edit it, then: --recipe ./mine.json
+      sdcorr recipes show ./mine.json
     """
     from sdcorr.recipes import find_recipe
 
-    recipe = find_recipe(name)
+    recipe = find_recipe(name, allow_plugins)
     if as_json:
         click.echo(json.dumps(recipe.describe(), indent=2))
         return
@@ -62,23 +65,31 @@ def show(name: str, as_json: bool) -> None:
         click.echo(line)
 
 
-def _in_words(recipe: Recipe) -> list[str]:
-    from sdcorr.models import KNOWN
+def _in_words(recipe: Recipe) -> Iterator[str]:
+    from sdcorr.models import licence_of, size_of
+    from sdcorr.recipes import RECIPES
 
-    lines = [f"{recipe.name}: {recipe.about}", f"  source  {recipe.paper}"]
-    lines += [f"  memory  {recipe.memory}"] if recipe.memory else []
-    lines += [f"  differs {deviation}" for deviation in recipe.deviations]
+    yield f"{recipe.name}: {recipe.about}"
+    if recipe != RECIPES.get(recipe.name, recipe):
+        yield "  note    not the recipe of this name that sdcorr lists: what follows is the file's"
+    yield f"  source  {recipe.paper}"
+    if recipe.memory:
+        yield f"  memory  {recipe.memory}"
+    yield from (f"  differs {deviation}" for deviation in recipe.deviations)
+    for key, weights in recipe.weights.items():
+        yield f"  weights {key}: {weights.model}, {licence_of(weights)}, {size_of(weights)}"
     described: dict[str, Any] = recipe.describe()
     for group in described["groups"]:
-        config = group["backbone"]
-        lines.append(f"  {group['name']} ({config.pop('kind')}), weight {group['weight']:g}")
-        known = KNOWN.get(config.get("model", ""))
-        lines += [f"    weights  {known.licence}, {known.size}"] if known else []
-        lines += [f"    {field} = {json.dumps(value)}" for field, value in config.items()]
+        config, unit = group["backbone"], "" if group["unit"] else ", raw"
+        yield f"  {group['name']} ({config.pop('kind')}), weight {group['weight']:g}{unit}"
+        yield from (f"    {field} = {json.dumps(value)}" for field, value in config.items())
         for use in group["maps"]:
+            context = ", log-binned context" if use["context"] else ""
             reduced = f", PCA to {use['pca']}" if use["pca"] else ""
             steps = "".join(f", x{factor}" for factor in use["upsample"])
-            lines.append(f"    uses {use['name']}{reduced}{steps}")
+            yield f"    uses {use['name']}{context}{reduced}{steps}"
+    if limits := described["foreground"]:
+        yield f"  matches where {limits['map']} > {limits['above']:g}"
     matcher = described["matcher"]
     fields = ", ".join(f"{key}={value}" for key, value in matcher.items() if key != "kind")
-    return [*lines, f"  matcher {matcher['kind']}{': ' if fields else ''}{fields}"]
+    yield f"  matcher {matcher['kind']}{': ' if fields else ''}{fields}"

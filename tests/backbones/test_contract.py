@@ -17,15 +17,23 @@ NAMES = plugins.names("backbones")
 
 
 @pytest.fixture(scope="module")
-def built(dinov2_folder, sd_folder) -> dict[str, tuple[object, Backbone]]:
+def built(checkpoints) -> dict[str, tuple[object, Backbone]]:
     """Each plug-in in small; a new file in the folder needs a line here."""
     changes = {
+        "cleandift": {"size": 128},
         "constant": {},
-        "dinov2": {"model": str(dinov2_folder), "size": 168},
+        "dinov2": {"size": 168},
+        "dinov3": {"size": 192},
         "sift": {"size": 160},
-        "stable_diffusion": {"model": str(sd_folder), "size": 128, "window": None},
+        "stable_diffusion": {"size": 128, "window": None},
+        "stable_diffusion_xl": {"size": 128},
+        "vit": {"size": 96, "stride": 4, "saliency": (0, 1)},
     }
-    configs = {name: plugins.find("backbones", name)(**changes[name]) for name in NAMES}
+    configs = {}
+    for name in NAMES:
+        config = plugins.find("backbones", name)(**changes[name])
+        places = {needs.field: str(checkpoints[needs.model]) for needs in config.weights()}
+        configs[name] = dataclasses.replace(config, **places)
     return {name: (config, config.build(Runtime())) for name, config in configs.items()}
 
 
@@ -84,9 +92,7 @@ def test_a_config_is_frozen_hashable_and_json(built, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_declared_with_their_revision(built, name):
     config, backbone = built[name]
-    needs = config.weights()
-    models = [needs.model] if needs else []
-    assert list(backbone.revisions) == models
+    assert list(backbone.revisions) == [needs.model for needs in config.weights()]
     assert all(backbone.revisions.values())
 
 

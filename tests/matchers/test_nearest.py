@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdcorr.fusion import FusedSimilarity, unit
+from sdcorr.fusion import FusedSimilarity
 from sdcorr.geometry import Grid, Size
-from sdcorr.matchers import nearest
-from sdcorr.matchers.nearest import Nearest, best_cells, best_elsewhere, mean_of_allowed
+from sdcorr.maps import unit
+from sdcorr.matchers import _rows
+from sdcorr.matchers._rows import best_cells, best_elsewhere, mean_of_allowed
+from sdcorr.matchers.nearest import Nearest
 from sdcorr.types import FeatureMap
 
 LANDSCAPE = Grid((6, 6), (10.0, 10.0), (0.0, -15.0), Size(30, 60))  # rows 0, 1, 4, 5: padding
@@ -184,7 +186,7 @@ def test_a_flat_place_matches_nothing(mutual):
 def test_tiles_do_not_change_the_matches(monkeypatch):
     similarity, points = pair(), points_on(LANDSCAPE, 50)
     whole = Nearest()(similarity, points)
-    monkeypatch.setattr(nearest, "TILE", 3 * 25)
+    monkeypatch.setattr(_rows, "TILE", 3 * 25)
     tiled = Nearest()(similarity, points)
     for name in ("target", "score", "margin", "peak", "cycle_error"):
         torch.testing.assert_close(getattr(whole, name), getattr(tiled, name))

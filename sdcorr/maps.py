@@ -1,0 +1,109 @@
+"""What fusion does to single maps, or to one map of both photos: context, joint PCA, upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdcorr.errors import BadRecipe
+from sdcorr.types import FeatureMap
+
+
+def log_bins(feature_map: FeatureMap) -> FeatureMap:
+    """Each cell with 16 averages of its surroundings: 17 times the channels.
+
+    Bin by bin: the cell itself; its 8 neighbours; then, 3 cells away in the same 8 directions, the
+    mean of 3 x 3 cells. Cells beyond the edge do not count in a mean, and a bin beyond it is that
+    of the nearest cell. "Deep ViT Features as Dense Visual Descriptors", Amir et al., 2022,
+    section 4.1, with the two rings of its code.
+    """
+    values = feature_map.values
+    _, height, width = values.shape
+    bins = [values]
+    for size in (1, 3):
+        pooled = F.avg_pool2d(
+            values[None], size, stride=1, padding=size // 2, count_include_pad=False
+        )[0]
+        for down in (-size, 0, size):
+            for along in (-size, 0, size):
+                if down or along:
+                    rows = (torch.arange(height) + down).clamp(0, height - 1)
+                    columns = (torch.arange(width) + along).clamp(0, width - 1)
+                    bins.append(pooled[:, rows][:, :, columns])
+    return FeatureMap(feature_map.name, torch.cat(bins), feature_map.grid)
+
+
+def joint_pca(
+    source: FeatureMap, target: FeatureMap, dimensions: int
+) -> tuple[FeatureMap, FeatureMap]:
+    """Both maps on the first principal directions of their cells taken together.
+
+    All cells count, padding included, as published. Centred on the common mean; no whitening.
+    Directions without variance give zeros.
+
+    Raises:
+        BadRecipe: the maps have fewer channels than ``dimensions``.
+    """
+    if dimensions > source.values.shape[0]:
+        raise BadRecipe(
+            f"pca {dimensions} of map {source.name!r}, which has {source.values.shape[0]} channels"
+        )
+    mean, basis = principal_directions(source.descriptors(), target.descriptors(), dimensions)
+    return _project(source, mean, basis), _project(target, mean, basis)
+
+
+def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Exact PCA of the rows of two matrices taken together.
+
+    Args:
+        source: ``(M, C)``.
+        target: ``(N, C)``.
+        dimensions: directions to keep, at most C.
+
+    Returns:
+        The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
+        by falling variance; zero where the rows have no variance left.
+    """
+    rows = torch.cat([source, target])
+    # float64: the Gram matrix squares the spread of the spectrum; mps has neither it nor eigh
+    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
+    mean = exact.mean(dim=0)
+    centred = exact - mean
+    count, channels = centred.shape
+    if count <= channels:
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        directions = centred.T @ vectors
+    else:
+        values, directions = torch.linalg.eigh(centred.T @ centred)
+    # no variance: below what rounding leaves, of these products or of the float32 input
+    eps, input_eps = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
+    floor = count * torch.maximum(eps * values.max(), (input_eps * mean.norm()) ** 2)
+    basis = unit(directions, dim=0) * (values > floor)
+    basis = basis.flip(1)[:, :dimensions]  # eigh sorts by rising values
+    basis = F.pad(basis, (0, dimensions - basis.shape[1]))
+    return mean.to(source.dtype).to(source.device), basis.to(source.dtype).to(source.device)
+
+
+def unit(vectors: Tensor, dim: int) -> Tensor:
+    """Vectors of length one; zero stays zero."""
+    return F.normalize(vectors, dim=dim, eps=1e-30)
+
+
+def _project(feature_map: FeatureMap, mean: Tensor, basis: Tensor) -> FeatureMap:
+    reduced = (feature_map.descriptors() - mean) @ basis  # (h*w, k)
+    values = reduced.T.unflatten(1, feature_map.grid.shape)
+    return FeatureMap(feature_map.name, values, feature_map.grid)
+
+
+def upsample(feature_map: FeatureMap, factors: Sequence[int]) -> FeatureMap:
+    """Bilinear steps in order, each by a whole factor; half-pixel centres, edges repeated."""
+    values, grid = feature_map.values, feature_map.grid
+    for factor in factors:
+        values = F.interpolate(
+            values[None], scale_factor=factor, mode="bilinear", align_corners=False
+        )[0]
+        grid = grid.refine(factor)
+    return FeatureMap(feature_map.name, values, grid)

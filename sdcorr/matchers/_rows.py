@@ -1,0 +1,104 @@
+"""What every matcher that reads similarities does around its own way of finding a place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdcorr.geometry import Grid
+from sdcorr.types import Matches, Similarity
+
+TILE = 2**24  # similarities held at once: 64 MB
+ELSEWHERE = 2  # cells; the margin compares with the best place farther away than this
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where a matcher finds points, one entry per point.
+
+    Args:
+        target: ``(N, 2)`` float64 pixels of the target, on the CPU.
+        score: ``(N,)`` similarity there.
+        margin: ``(N,)`` score minus the best more than two cells away.
+        peak: ``(N,)`` score minus the mean over the allowed cells.
+    """
+
+    target: Tensor
+    score: Tensor
+    margin: Tensor
+    peak: Tensor
+
+
+Find = Callable[[Similarity, Tensor], Places]
+
+
+def match_in_tiles(find: Find, similarity: Similarity, points: Tensor, *, mutual: bool) -> Matches:
+    """Matches of ``(N, 2)`` source pixels, with their way back, in bounded memory.
+
+    A match is rejected (``matched`` False) where no place has a similarity above 0, as for a flat
+    place; and, where ``mutual`` asks for it, unless the way back ends in the cell that holds the
+    source point.
+    """
+    step = max(1, TILE // (similarity.target.shape[0] * similarity.target.shape[1]))
+    tiles = [_match(find, similarity, tile) for tile in points.split(step)]
+    target, score, margin, peak, home = map(torch.cat, zip(*tiles, strict=True))
+    matched = score > 0  # a flat place is similar to nothing, and so matches nothing
+    if mutual:
+        matched &= similarity.source.cell_of(home) == similarity.source.cell_of(points)
+    cycle = (home - points).norm(dim=1)
+    target = similarity.target.image.clamp(target)
+    return Matches(points, target, score, margin, cycle, peak, matched)
+
+
+def _match(find: Find, similarity: Similarity, points: Tensor) -> tuple[Tensor, ...]:
+    there = find(similarity, points)
+    # points that are found at one place share its way back
+    places, which = there.target.unique(dim=0, return_inverse=True)
+    back = find(similarity.swap(), places).target[which]
+    return (there.target, there.score.cpu(), there.margin.cpu(), there.peak.cpu(), back)
+
+
+def allowed_rows(similarity: Similarity, points: Tensor, inside_only: bool) -> Tensor:
+    """Similarity of ``(N, 2)`` source pixels to each target cell ``(N, h*w)``; -inf where none.
+
+    Args:
+        similarity: of the two photos.
+        points: of the source.
+        inside_only: leave out cells that lie on padding.
+    """
+    rows = similarity.rows(points)
+    if inside_only:
+        rows = rows.masked_fill(~similarity.target.inside().to(rows.device), -torch.inf)
+    if similarity.foreground is not None:
+        rows = rows.masked_fill(~similarity.foreground.to(rows.device), -torch.inf)
+    return rows
+
+
+def best_cells(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest similarity of each row ``(N, h*w)`` and its cell, the first of equals: ``(N,)``."""
+    cell = rows.argmax(dim=1)  # argmax, not max, promises the first
+    return rows.gather(1, cell[:, None])[:, 0], cell
+
+
+def best_elsewhere(rows: Tensor, cell: Tensor, grid: Grid) -> Tensor:
+    """Highest similarity more than two cells away from ``cell``: ``(N,)``, -inf where none."""
+    near = window_around(cell, grid, ELSEWHERE)
+    return rows.masked_fill(near, -torch.inf).amax(dim=1)
+
+
+def window_around(cell: Tensor, grid: Grid, reach: int) -> Tensor:
+    """Cells within ``reach`` rows and columns of each of ``cell (N,)``: ``(N, h*w)`` bool."""
+    height, width = grid.shape
+    down = torch.arange(height, device=cell.device) - (cell // width)[:, None]  # (N, h)
+    along = torch.arange(width, device=cell.device) - (cell % width)[:, None]  # (N, w)
+    near = (down.abs() <= reach)[:, :, None] & (along.abs() <= reach)[:, None, :]
+    return near.flatten(1)
+
+
+def mean_of_allowed(rows: Tensor) -> Tensor:
+    """Mean similarity of each row over the cells that are not excluded by -inf: ``(N,)``."""
+    allowed = torch.isfinite(rows)
+    return rows.masked_fill(~allowed, 0).sum(dim=1) / allowed.sum(dim=1)
