@@ -448,8 +448,8 @@ def test_braces_that_stand_for_braces_name_no_category(run: Command) -> None:
 @pytest.mark.parametrize(
     "number", ["NaN", "Infinity", "-Infinity"], ids=["nan", "infinity", "minus infinity"]
 )
-def test_a_result_can_be_written_whatever_the_recipe_s_numbers(run: Command, number: str) -> None:
-    """Refused at once, or recorded; no JSON holds them."""
+def test_a_number_that_no_json_holds_is_refused(run: Command, number: str) -> None:
+    """At once: else the result, which records the recipe, could not be written."""
     limits = {"map": "sift/rootsift", "above": float(number.replace("Infinity", "inf"))}
     show(run, "sift", "mine.json", small, put(("foreground",), limits))
     done = match(run, "--recipe", "./mine.json", "--json", "out.json")

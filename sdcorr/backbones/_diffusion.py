@@ -156,6 +156,7 @@ class DiffusionBackbone(ABC):
         unet: read at the config's layers.
         vae: encoder alone.
         channels: of each layer.
+        prompts: text embeddings by prompt.
     """
 
     config: Any
@@ -164,10 +165,11 @@ class DiffusionBackbone(ABC):
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     channels: Mapping[str, int]
+    prompts: Any
 
-    @abstractmethod
     def condition(self, prompt: str) -> Mapping[str, Any]:
-        """Arguments of the UNet for one latent: text embeddings and what else it asks for."""
+        """Arguments of the UNet for one latent: the text embedding ``(1, T, D)``."""
+        return {"encoder_hidden_states": self.prompts.encode(prompt)}
 
     @abstractmethod
     def members(self, mean: Tensor, std: Tensor) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ import torch
 from sdcorr.backbones._checkpoint import load_over, load_part, read_config
 from sdcorr.backbones._diffusion import repeated
 from sdcorr.backbones._taps import read_layers
+from sdcorr.backbones._text import Prompts
 from sdcorr.errors import BadCheckpoint, BadRecipe
 from sdcorr.models import Checkpoint
 from sdcorr.runtime import Runtime
@@ -80,6 +81,17 @@ def load_vae(checkpoint: Checkpoint, runtime: Runtime, dtype: torch.dtype) -> Au
         raise BadCheckpoint(f"{checkpoint.path}/vae/config.json: scaling_factor must be positive")
     del vae.decoder, vae.post_quant_conv
     return vae.to(runtime.device, memory_format=torch.channels_last)
+
+
+def load_rest(
+    checkpoint: Checkpoint, runtime: Runtime, unet: UNet2DConditionModel, layers: Sequence[str]
+) -> tuple[AutoencoderKL, dict[str, int], Prompts]:
+    """VAE, channels of the layers and prompts, for a UNet that takes text and nothing else."""
+    width = int(unet.config.cross_attention_dim)
+    prompts = Prompts(checkpoint, runtime, width)
+    blanks = {"encoder_hidden_states": blank(runtime, 1, width)}
+    channels = channels_of(unet, layers, runtime, blanks)
+    return load_vae(checkpoint, runtime, runtime.dtype), channels, prompts
 
 
 @torch.no_grad()

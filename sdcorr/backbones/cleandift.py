@@ -7,24 +7,17 @@ UNet's config are those of the Stable Diffusion that it was tuned from.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sdcorr import models
 from sdcorr.backbones._diffusion import DiffusionBackbone, DiffusionConfig
-from sdcorr.backbones._diffusion_parts import (
-    UNET,
-    VAE,
-    blank,
-    channels_of,
-    load_unet,
-    load_vae,
-)
-from sdcorr.backbones._text import Prompts, text_files
+from sdcorr.backbones._diffusion_parts import UNET, VAE, load_rest, load_unet
+from sdcorr.backbones._text import text_files
 from sdcorr.runtime import Runtime
 from sdcorr.types import Weights
 
@@ -88,12 +81,8 @@ class CleanDift(DiffusionConfig):
         stock, tuned = map(models.resolve, self.weights())
         file = tuned.path / self.unet_file
         unet = load_unet(stock, runtime, conditions=None, weights=file)
-        width = int(unet.config.cross_attention_dim)
-        prompts = Prompts(stock, runtime, width)
-        blanks = {"encoder_hidden_states": blank(runtime, 1, width)}
-        channels = channels_of(unet, self.layers, runtime, blanks)
-        vae = load_vae(stock, runtime, runtime.dtype)
-        return CleanDiftBackbone(self, runtime, (stock, tuned), unet, vae, channels, prompts)
+        parts = load_rest(stock, runtime, unet, self.layers)
+        return CleanDiftBackbone(self, runtime, (stock, tuned), unet, *parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +90,6 @@ class CleanDiftBackbone(DiffusionBackbone):
     """A loaded CleanDIFT."""
 
     config: CleanDift
-    prompts: Prompts
-
-    def condition(self, prompt: str) -> Mapping[str, Any]:
-        """The text embedding, ``(1, T, D)``."""
-        return {"encoder_hidden_states": self.prompts.encode(prompt)}
 
     def members(self, mean: Tensor, std: Tensor) -> Iterator[Tensor]:
         """The clean latents of all windows, ``(B, 4, n, n)``, once."""

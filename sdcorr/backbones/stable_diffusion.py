@@ -7,25 +7,16 @@ and ensembles as in DIFT (Tang et al., NeurIPS 2023); FreeU as in GeoAware-SC (Z
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sdcorr import models
 from sdcorr.backbones._diffusion import NoisedBackbone, NoisedConfig
-from sdcorr.backbones._diffusion_parts import (
-    SCHEDULER,
-    UNET,
-    VAE,
-    blank,
-    channels_of,
-    load_unet,
-    load_vae,
-    noising,
-)
+from sdcorr.backbones._diffusion_parts import SCHEDULER, UNET, VAE, load_rest, load_unet, noising
 from sdcorr.backbones._freeu import FreeU, check_freeu, freeu
-from sdcorr.backbones._text import Prompts, text_files
+from sdcorr.backbones._text import text_files
 from sdcorr.runtime import Runtime
 from sdcorr.types import Weights
 
@@ -79,14 +70,8 @@ class StableDiffusion(NoisedConfig):
         signal, noise = noising(checkpoint, self.step)
         unet = load_unet(checkpoint, runtime, conditions=None)
         check_freeu(unet, self.freeu)
-        width = int(unet.config.cross_attention_dim)
-        prompts = Prompts(checkpoint, runtime, width)
-        blanks = {"encoder_hidden_states": blank(runtime, 1, width)}
-        channels = channels_of(unet, self.layers, runtime, blanks)
-        vae = load_vae(checkpoint, runtime, runtime.dtype)
-        return StableDiffusionBackbone(
-            self, runtime, (checkpoint,), unet, vae, channels, signal, noise, prompts
-        )
+        parts = load_rest(checkpoint, runtime, unet, self.layers)
+        return StableDiffusionBackbone(self, runtime, (checkpoint,), unet, *parts, signal, noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +79,6 @@ class StableDiffusionBackbone(NoisedBackbone):
     """A loaded Stable Diffusion without its decoder."""
 
     config: StableDiffusion
-    prompts: Prompts
-
-    def condition(self, prompt: str) -> Mapping[str, Any]:
-        """The text embedding, ``(1, T, D)``."""
-        return {"encoder_hidden_states": self.prompts.encode(prompt)}
 
     def altered(self) -> AbstractContextManager[None]:
         """FreeU, where the config asks for it."""

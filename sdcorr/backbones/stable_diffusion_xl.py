@@ -77,7 +77,7 @@ class StableDiffusionXL(NoisedConfig):
         upcast = read_config(checkpoint.path, VAE[0]).get("force_upcast", True)
         vae = load_vae(checkpoint, runtime, torch.float32 if upcast else runtime.dtype)
         return StableDiffusionXLBackbone(
-            self, runtime, (checkpoint,), unet, vae, channels, signal, noise, prompts
+            self, runtime, (checkpoint,), unet, vae, channels, prompts, signal, noise
         )
 
 
@@ -86,7 +86,6 @@ class StableDiffusionXLBackbone(NoisedBackbone):
     """A loaded Stable Diffusion XL without its decoder."""
 
     config: StableDiffusionXL
-    prompts: PairedPrompts
 
     def condition(self, prompt: str) -> Mapping[str, Any]:
         """Both text embeddings side by side, the pooled one, and sizes: (H, W, top, left, H, W)."""
