@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdcorr.errors import SdcorrError as SdcorrError
+    from sdcorr.fused import Fused as Fused
     from sdcorr.fusion import Group as Group
     from sdcorr.fusion import MapUse as MapUse
     from sdcorr.geometry import Grid as Grid
     from sdcorr.geometry import Size as Size
-    from sdcorr.pipeline import Fused as Fused
     from sdcorr.pipeline import Pipeline as Pipeline
     from sdcorr.preprocess import load_image as load_image
     from sdcorr.recipe import Recipe as Recipe
@@ -49,7 +49,7 @@ _HOMES = {
     "Matches": "types",
     "load_image": "preprocess",
     "Pipeline": "pipeline",
-    "Fused": "pipeline",
+    "Fused": "fused",
     "Recipe": "recipe",
     "load": "recipes",
 }

@@ -18,7 +18,7 @@ from typing import Any
 from sdcorr import plugins
 from sdcorr.cache import DiskStore
 from sdcorr.errors import BadDataset, BadImage, BadOutput
-from sdcorr.evaluation import MEMORY, Tally, by_affinity, predict, share, wrong_photos
+from sdcorr.evaluation import MEMORY, Symmetric, Tally, by_affinity, predict, share, wrong_photos
 from sdcorr.pairs import Dataset, Pair, Selection, select
 from sdcorr.pipeline import Pipeline, find_weights
 from sdcorr.processes import World
@@ -27,6 +27,7 @@ from sdcorr.records import pair_to_dict, prediction_to_dicts, to_lines
 from sdcorr.runs import SCHEMA, RunFolder
 from sdcorr.runtime import Runtime
 from sdcorr.shards import Shard, written
+from sdcorr.symmetry import check_symmetric
 
 ALL = Selection()
 _ADVICE = "mend the data set, or add --skip-bad to leave such pairs out, as every table will say"
@@ -46,6 +47,7 @@ class Benchmark:
         skip_bad: go on after photos that cannot be read.
         memory: bytes of encodings kept in each process.
         store: keeps feature maps on disk; None keeps none.
+        symmetric: keypoints by category that left and right exchange; see ``predict``.
     """
 
     dataset: Dataset
@@ -57,6 +59,7 @@ class Benchmark:
     skip_bad: bool = False
     memory: int = MEMORY
     store: DiskStore | None = None
+    symmetric: Symmetric | None = None
 
 
 def run_benchmark(
@@ -83,6 +86,7 @@ def run_benchmark(
 
         def begin() -> dict[str, Any]:
             found.extend(_pairs(benchmark))
+            check_symmetric(benchmark.symmetric or {}, found)
             _check_photos(benchmark, found)
             about = _describe(benchmark, found)  # all that can be wrong, before a folder is made
             stack.enter_context(folder.led())
@@ -147,7 +151,7 @@ def _fill(
             pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
             for prediction in predict(
                 pipeline, mine, told=benchmark.told, memory=benchmark.memory,
-                skip_bad=benchmark.skip_bad, tally=tally,
+                skip_bad=benchmark.skip_bad, tally=tally, symmetric=benchmark.symmetric,
             ):  # fmt: skip
                 shard.write(to_lines(prediction_to_dicts(prediction)))
                 watch(tally)
@@ -195,6 +199,10 @@ def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
         "recipe": recipe.describe(),
         "weights": find_weights(recipe),
         # None: no prompt of the recipe asks for it
+        "symmetric": {
+            name: [list(couple) for couple in couples]
+            for name, couples in (benchmark.symmetric or {}).items()
+        },
         "told_category": benchmark.told if recipe.uses_category else None,
         "runtime": {
             "device": benchmark.runtime.device.type,

@@ -20,10 +20,11 @@ import torch
 
 from sdcorr import plugins
 from sdcorr.errors import BadOutput
+from sdcorr.fields import reads_category
 from sdcorr.files import replacing
 from sdcorr.geometry import Grid, Size
 from sdcorr.runtime import Runtime, library_versions
-from sdcorr.types import Backbone, BackboneConfig, FeatureMap, Image, reads_category
+from sdcorr.types import Backbone, BackboneConfig, FeatureMap, Image
 
 LIMIT = 20_000_000_000  # bytes
 SLACK = 1 / 50  # of the limit, written between two counts of the folder

@@ -20,6 +20,10 @@ class BadPoints(SdcorrError):
     """Points that are malformed, not finite, or outside the photo."""
 
 
+class BadMask(SdcorrError):
+    """A mask of another size than its photo, an empty one, or a box beyond the photo."""
+
+
 class BadRecipe(SdcorrError):
     """A field of a recipe that contradicts another field, the model, or the request."""
 

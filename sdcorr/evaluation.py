@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sdcorr.errors import BadImage
+from sdcorr.fused import Fused
 from sdcorr.geometry import Size
 from sdcorr.pairs import Pair
 from sdcorr.pipeline import Pipeline
@@ -20,6 +23,7 @@ from sdcorr.types import Encoding, Matches
 
 MEMORY = 2_000_000_000  # bytes of encodings kept, on the device that made them
 
+Symmetric = Mapping[str, Sequence[Sequence[str]]]
 _Key = tuple[Path, str | None]  # photo, and what the model is told of it
 
 
@@ -84,6 +88,7 @@ def predict(
     memory: int = MEMORY,
     skip_bad: bool = False,
     tally: Tally | None = None,
+    symmetric: Symmetric | None = None,
 ) -> Iterator[Prediction]:
     """Where the keypoints of each pair's source lie in its target, pair by pair, in order.
 
@@ -97,6 +102,8 @@ def predict(
             let go first, then those needed last.
         skip_bad: go on after a photo that cannot be read, or has another size than annotated.
         tally: counts as the work goes on.
+        symmetric: keypoints by category that left and right exchange, see ``Fused.match``. One
+            whose partner the source does not show is matched as if it were not named.
 
     Raises:
         BadImage: such a photo, unless ``skip_bad``.
@@ -115,12 +122,36 @@ def predict(
             yield Prediction(pair, None, skipped=str(error))
             continue
         start = time.perf_counter()
-        points = torch.from_numpy(np.concatenate([pair.source_keypoints, pair.source_only]))
-        matches = pipeline.match(source, target, source.size.clamp(points))
+        matches = _match(pipeline.fuse(source, target), pair, (symmetric or {}).get(pair.category))
         del source, target  # not held while the next pair's are made
         tally.matching += time.perf_counter() - start
         tally.done += 1
         yield Prediction(pair, matches)
+
+
+def _match(fused: Fused, pair: Pair, symmetric: Sequence[Sequence[str]] | None) -> Matches:
+    """The matches of a pair's source keypoints, then of those that only the source shows."""
+    points = torch.from_numpy(np.concatenate([pair.source_keypoints, pair.source_only]))
+    points = fused.source.size.clamp(points)
+    plain = fused.match(points)
+    if not symmetric:
+        return plain
+    ids = (*pair.keypoint_ids, *pair.source_only_ids)
+    shown = [couple for couple in symmetric if set(couple) <= set(ids)]
+    lone = {end for couple in symmetric for end in couple} - {e for couple in shown for e in couple}
+    found = fused.match(dict(zip(ids, points.tolist(), strict=True)), symmetric=shown)
+    return _either(torch.tensor([name in lone for name in ids]), plain, found)
+
+
+def _either(first: Tensor, one: Matches, other: Matches) -> Matches:
+    """Of each point the match in ``one`` where ``first (N,)`` is True, else that in ``other``."""
+    order = torch.arange(len(one)) + (~first) * len(one)
+    values: dict[str, Any] = {
+        item.name: torch.cat([value, getattr(other, item.name)])
+        for item in fields(one)
+        if isinstance(value := getattr(one, item.name), Tensor)
+    }
+    return replace(one, **values).select(order)
 
 
 def by_affinity(pairs: Sequence[Pair]) -> list[Pair]:
@@ -228,8 +259,8 @@ class _Encodings:
 
 
 def _bytes(encoding: Encoding) -> int:
-    maps = sum(one.values.nbytes for one in encoding.maps.values())
-    return maps + encoding.image.pixels.nbytes
+    maps = [*encoding.maps.values(), *(encoding.mirrored or {}).values()]
+    return sum(one.values.nbytes for one in maps) + encoding.image.pixels.nbytes
 
 
 def _check_size(photo: Path, actual: Size, annotated: Size | None) -> None:

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from string import Formatter
 from typing import Any
 
 from sdcorr import plugins
@@ -21,6 +22,12 @@ WORDS: dict[type, str] = {
     str: "text", int: "a whole number", float: "a number", bool: "true or false"
 }  # fmt: skip
 LARGEST = 2**31  # no count, size or seed needs more, and libraries overflow beyond
+
+
+def reads_category(config: object) -> bool:
+    """Whether a prompt names what the photo shows."""
+    parts = Formatter().parse(str(getattr(config, "prompt", "")))
+    return any(name == "category" for _, name, _, _ in parts)
 
 
 def describe(value: Any, hint: Any = None) -> Any:

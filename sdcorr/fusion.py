@@ -1,8 +1,9 @@
 """Join the maps of two photos into one similarity: groups of maps, one group per backbone.
 
-Within a group: log-binned context and joint PCA per map, bilinear resampling, concatenation, L2
-per cell. The groups are weighted and concatenated. With unit groups the cosine of the stack is
-``sum(w_i^2 cos_i) / sum(w_i^2)``, so weights and nothing else decide how groups share.
+Within a group: log-binned context, standardised channels and joint PCA per map, bilinear
+resampling, concatenation, L2 per cell. The groups are weighted and concatenated. With unit groups
+the cosine of the stack is ``sum(w_i^2 cos_i) / sum(w_i^2)``, so weights and nothing else decide
+how groups share.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sdcorr.errors import BadRecipe
+from sdcorr.errors import BadMask, BadRecipe
 from sdcorr.geometry import Grid
-from sdcorr.maps import joint_pca, log_bins, unit, upsample
-from sdcorr.types import BackboneConfig, FeatureMap
+from sdcorr.maps import joint_pca, log_bins, standardize, unit, upsample
+from sdcorr.masks import Mask, cells_under
+from sdcorr.similarities import ConfidenceWeighted
+from sdcorr.types import BackboneConfig, FeatureMap, Similarity
 
 SAME_PLACE = 0.25  # cells; grids closer than this are joined cell by cell, as the papers do
 
@@ -34,12 +37,15 @@ class MapUse:
             must end in one shape.
         context: join each cell with 16 averages of its surroundings, see ``log_bins``; first of
             all.
+        standardize: centre each channel and scale it to variance 1, over both photos together;
+            before PCA.
     """
 
     name: str
     pca: int | None = None
     upsample: tuple[int, ...] = ()
     context: bool = False
+    standardize: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,9 @@ def join(
     source: Mapping[str, FeatureMap],
     target: Mapping[str, FeatureMap],
     foreground: Foreground | None = None,
-) -> FusedSimilarity:
+    masks: tuple[Mask | None, Mask | None] = (None, None),
+    by_confidence: bool = False,
+) -> Similarity:
     """Fuse the maps of two photos.
 
     Args:
@@ -137,23 +145,48 @@ def join(
         source: raw maps ``(C, h, w)`` by ``group/layer``.
         target: the same of the other photo.
         foreground: which cells may be matched; None is all.
+        masks: which pixels ``(H, W)`` of source and target may be matched; None is all.
+        by_confidence: weigh the groups at each point, see ``ConfidenceWeighted``; else they are
+            stacked, and the similarity is a ``FusedSimilarity``.
 
     Returns:
         Similarity on the grid of the group with the most cells, in photo pixels.
 
     Raises:
         BadRecipe: after upsampling, maps of a group differ in shape, or no cell is foreground.
+        BadMask: no cell is both foreground and in the mask.
     """
     pairs = [fuse_group(group, source, target) for group in groups]
+    stacks = [_at_finest([pair[side] for pair in pairs]) for side in (0, 1)]
+    allowed = [
+        _allowed(raw, mask, foreground, maps[0].grid)
+        for raw, mask, maps in zip((source, target), masks, stacks, strict=True)
+    ]
     weights = [group.weight for group in groups]
-    first, second = (_stack([pair[side] for pair in pairs], weights) for side in (0, 1))
+    if by_confidence:
+        parts = [FusedSimilarity(one, other, *allowed) for one, other in zip(*stacks, strict=True)]
+        return ConfidenceWeighted(tuple(parts), tuple(weight**2 for weight in weights))
+    first, second = (_stack(maps, weights) for maps in stacks)
+    return FusedSimilarity(first, second, *allowed)
+
+
+def _allowed(
+    maps: Mapping[str, FeatureMap], mask: Mask | None, foreground: Foreground | None, grid: Grid
+) -> Tensor | None:
+    """Cells ``(h*w,)`` bool that a photo's mask and the recipe's foreground both allow."""
+    masked = None if mask is None else cells_under(mask, grid)
     if foreground is None:
-        return FusedSimilarity(first, second)
-    masks = (
-        foreground_cells(maps[foreground.map], foreground.above, side.grid)
-        for maps, side in ((source, first), (target, second))
-    )
-    return FusedSimilarity(first, second, *masks)
+        return masked
+    cells = foreground_cells(maps[foreground.map], foreground.above, grid)
+    if masked is None:
+        return cells
+    both: Tensor = cells & masked.to(cells.device)
+    if not both.any():
+        raise BadMask(
+            f"no cell under the mask is foreground: {foreground.map!r} is nowhere above "
+            f"{foreground.above:g} there; make the mask larger"
+        )
+    return both
 
 
 def foreground_cells(feature_map: FeatureMap, above: float, grid: Grid) -> Tensor:
@@ -184,6 +217,8 @@ def fuse_group(
         pair = (source[f"{group.name}/{use.name}"], target[f"{group.name}/{use.name}"])
         if use.context:
             pair = (log_bins(pair[0]), log_bins(pair[1]))
+        if use.standardize:
+            pair = standardize(*pair)
         if use.pca is not None:
             pair = joint_pca(*pair, use.pca)
         for side, reduced in zip(sides, pair, strict=True):
@@ -202,17 +237,33 @@ def _concatenate(group: Group, maps: Sequence[FeatureMap]) -> FeatureMap:
     return FeatureMap(group.name, unit(values, dim=0) if group.unit else values, grid)
 
 
-def _stack(maps: Sequence[FeatureMap], weights: Sequence[float]) -> FeatureMap:
-    """Weighted concatenation on the grid with the most cells, the first of equals."""
+def _at_finest(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
+    """The groups' maps on the grid with the most cells, the first of equals."""
     grid = max((one.grid for one in maps), key=lambda grid: grid.shape[0] * grid.shape[1])
     if len(maps) == 1:
-        return maps[0]
+        return list(maps)
     # unit again: interpolation between cells shortens
-    values = [
-        weight * unit(_at_cells(one, grid), dim=0)
-        for one, weight in zip(maps, weights, strict=True)
-    ]
-    return FeatureMap("fused", torch.cat(values), grid)
+    return [FeatureMap(one.name, unit(_at_cells(one, grid), dim=0), grid) for one in maps]
+
+
+def _stack(maps: Sequence[FeatureMap], weights: Sequence[float]) -> FeatureMap:
+    """Weighted concatenation."""
+    if len(maps) == 1:
+        return maps[0]
+    values = [weight * one.values for one, weight in zip(maps, weights, strict=True)]
+    return FeatureMap("fused", torch.cat(values), maps[0].grid)
+
+
+def turned_back(
+    mirrored: Mapping[str, FeatureMap], photo: Mapping[str, FeatureMap]
+) -> dict[str, FeatureMap]:
+    """Maps of a photo's mirror image, turned back onto the photo, at the cells of its own maps."""
+    turned = {}
+    for name, one in mirrored.items():
+        grid = photo[name].grid
+        flipped = FeatureMap(one.name, one.values.flip(2), one.grid.mirror())
+        turned[name] = FeatureMap(one.name, _at_cells(flipped, grid), grid)
+    return turned
 
 
 def _at_cells(feature_map: FeatureMap, grid: Grid) -> Tensor:

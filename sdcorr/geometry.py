@@ -8,7 +8,7 @@ Convention:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -134,6 +134,18 @@ class Grid:
             offset=self.offset,
             image=self.image,
         )
+
+    def mirror(self) -> Grid:
+        """The grid over the photo's mirror image, left and right exchanged.
+
+        Example:
+            A letterbox that begins 1 px left of the photo and ends 3 px right of it:
+
+            >>> Grid((1, 4), (2.0, 2.0), (-1.0, 0.0), Size(2, 4)).mirror().offset
+            (-3.0, 0.0)
+        """
+        width = self.shape[1] * self.stride[0]
+        return replace(self, offset=(self.image.width - self.offset[0] - width, self.offset[1]))
 
     def agrees_with(self, other: Grid, tolerance: float) -> bool:
         """Whether each cell lies within ``tolerance`` cells of its counterpart in ``other``."""

@@ -1,4 +1,4 @@
-"""What fusion does to single maps, or to one map of both photos: context, joint PCA, upsampling."""
+"""What fusion does to one map of both photos: context, standardising, joint PCA, upsampling."""
 
 from __future__ import annotations
 
@@ -34,6 +34,28 @@ def log_bins(feature_map: FeatureMap) -> FeatureMap:
                     columns = (torch.arange(width) + along).clamp(0, width - 1)
                     bins.append(pooled[:, rows][:, :, columns])
     return FeatureMap(feature_map.name, torch.cat(bins), feature_map.grid)
+
+
+def standardize(source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
+    """Both maps with each channel centred and of variance 1, over the cells of both together.
+
+    All cells count, padding included. A channel without variance becomes 0; a descriptor that is
+    all zeros, as of a flat cell, stays so.
+    """
+    rows = torch.cat([source.descriptors(), target.descriptors()])  # (M + N, C)
+    # float64: a channel whose mean is far from 0 keeps its digits; mps lacks it
+    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
+    deviation, mean = torch.std_mean(exact, dim=0, correction=0)
+    constant = deviation <= torch.finfo(torch.float32).eps * mean.abs()
+    scale = deviation.masked_fill(constant, 1).reciprocal().masked_fill(constant, 0)
+    described = (exact != 0).any(dim=1, keepdim=True)
+    both = ((exact - mean) * scale * described).to(rows.dtype).to(rows.device)
+    count = source.values.shape[1] * source.values.shape[2]
+    first, second = (
+        FeatureMap(side.name, part.T.unflatten(1, side.grid.shape), side.grid)
+        for side, part in ((source, both[:count]), (target, both[count:]))
+    )
+    return first, second
 
 
 def joint_pca(

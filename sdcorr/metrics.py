@@ -117,6 +117,62 @@ def per_point(hits: Floats, counts: Floats) -> Floats:
     return share
 
 
+def roc_auc(scores: npt.ArrayLike, positive: Bools) -> float:
+    """Area under the ROC curve: how often a positive has the higher score; ties count half.
+
+    Args:
+        scores: ``(K,)``.
+        positive: ``(K,)``; NaN comes out where all or none are.
+
+    Example:
+        >>> roc_auc([0.9, 0.8, 0.3], np.array([True, False, True]))
+        0.5
+    """
+    _, rank, count = np.unique(
+        np.asarray(scores, np.float64), return_inverse=True, return_counts=True
+    )
+    ranks = (np.cumsum(count) - (count - 1) / 2)[rank]  # from 1, the mean of equals
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if hits == 0 or misses == 0:
+        return float("nan")
+    return float((ranks[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def risk_coverage(confidence: npt.ArrayLike, right: Bools) -> Floats:
+    """Share of wrong matches among the k most confident ones, for k = 1 to K: ``(K,)``.
+
+    Equal confidence is taken in the order of the mean: each of a group of equals counts as wrong
+    as the group is. The mean of the curve is the area under it, AURC (Geifman et al., ICLR 2019).
+
+    Example:
+        >>> risk_coverage([0.9, 0.1, 0.5, 0.7], np.array([True, False, True, False])).tolist()
+        [0.0, 0.5, 0.3333333333333333, 0.5]
+    """
+    _, group, count = np.unique(
+        -np.asarray(confidence, np.float64), return_inverse=True, return_counts=True
+    )
+    wrong = np.bincount(group, weights=~right) / count
+    risks: Floats = np.cumsum(wrong[np.sort(group)]) / np.arange(1, len(group) + 1)
+    return risks
+
+
+def calibration_error(confidence: npt.ArrayLike, right: Bools, bins: int = 10) -> float:
+    """Expected calibration error: mean of |share of right - mean confidence| over equal bins.
+
+    Bins are of equal width over 0 to 1 and weighted by their matches (Guo et al., ICML 2017).
+
+    Example:
+        Half of those of 0.7 are right:
+
+        >>> round(calibration_error([0.7, 0.7], np.array([True, False])), 3)
+        0.2
+    """
+    values = np.asarray(confidence, np.float64)
+    which = np.minimum((values * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(which, weights=right - values, minlength=bins)
+    return float(np.abs(gap).sum() / len(values))
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Pairs as the bootstrap sees them.

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from sdcorr import models
 from sdcorr.cache import CachedBackbone, DiskStore
 from sdcorr.errors import BadRecipe, NotFinite, WeightsNotFound
-from sdcorr.fusion import Group, join
-from sdcorr.geometry import Size
-from sdcorr.matchers.nearest import Nearest
-from sdcorr.preprocess import Photo, Points, load_image, read_points
+from sdcorr.fused import Fused
+from sdcorr.fusion import Group, join, turned_back
+from sdcorr.masks import MaskLike, read_mask
+from sdcorr.preprocess import Photo, Points, load_image
 from sdcorr.presets import RECIPES
 from sdcorr.recipe import Recipe
 from sdcorr.runtime import Runtime, memory_in_words
-from sdcorr.types import (
-    Backbone,
-    Encoding,
-    FeatureMap,
-    Image,
-    Matcher,
-    Matches,
-    Similarity,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-MOST = 20  # matches shown when no points are asked for
-APART = 1 / 20  # of the photo's longer side, between two of them
+from sdcorr.similarities import MeanSimilarity
+from sdcorr.types import Backbone, Encoding, FeatureMap, Image, Matches, Similarity
 
 
 class Pipeline:
@@ -85,15 +69,20 @@ class Pipeline:
             OutOfMemory: the device has too little memory.
         """
         image = load_image(photo, category)
-        maps: dict[str, FeatureMap] = {}
-        with memory_in_words(self.recipe.name, self.runtime):
-            for name, backbone in self.backbones.items():
-                (found,) = _extract(backbone, image, self.runtime)
-                maps |= {f"{name}/{layer}": one for layer, one in found.items()}
-        return Encoding(image, maps, self.recipe.backbones, self.revisions)
+        maps, turned = self._maps(image), None
+        if self.recipe.flip:
+            mirror = Image(np.ascontiguousarray(image.pixels[:, ::-1]), image.category, image.path)
+            turned = turned_back(self._maps(mirror), maps)
+        return Encoding(image, maps, self.recipe.backbones, self.revisions, turned)
 
     def fuse(
-        self, source: Photo | Encoding, target: Photo | Encoding, category: str | None = None
+        self,
+        source: Photo | Encoding,
+        target: Photo | Encoding,
+        category: str | None = None,
+        *,
+        source_mask: MaskLike | None = None,
+        target_mask: MaskLike | None = None,
     ) -> Fused:
         """Both photos joined, so that each click is cheap.
 
@@ -101,16 +90,38 @@ class Pipeline:
             source: an encoding, or anything that ``encode`` takes.
             target: likewise.
             category: for those that are not encoded yet.
+            source_mask: what of the source may be matched: a file, an array or a box, see
+                ``masks.read_mask``; None is all.
+            target_mask: likewise of the target. With a mask, matches have no confidence.
 
         Raises:
             BadRecipe: an encoding was made by another recipe.
+            BadMask: a mask does not fit its photo, or allows nothing.
         """
-        pair = (self._encoded(source, category), self._encoded(target, category))
-        with memory_in_words(self.recipe.name, self.runtime), torch.no_grad():
-            similarity = join(
-                self.recipe.groups, pair[0].maps, pair[1].maps, self.recipe.foreground
+        first, second = self._encoded(source, category), self._encoded(target, category)
+        recipe = self.recipe
+        masks = (
+            None if source_mask is None else read_mask(source_mask, first.size),
+            None if target_mask is None else read_mask(target_mask, second.size),
+        )
+
+        def joined(maps: Mapping[str, FeatureMap]) -> Similarity:
+            return join(
+                recipe.groups, maps, second.maps, recipe.foreground, masks, recipe.by_confidence
             )
-        return Fused(*pair, similarity, self.recipe.matcher)
+
+        with memory_in_words(recipe.name, self.runtime), torch.no_grad():
+            similarity = joined(first.maps)
+            if recipe.flip:
+                assert first.mirrored is not None
+                turned = dict(first.mirrored)
+                if recipe.foreground is not None:  # one photo, one foreground
+                    turned[recipe.foreground.map] = first.maps[recipe.foreground.map]
+                similarity = MeanSimilarity((similarity, joined(turned)))
+        # margins and peaks depend on how many cells there are to choose from
+        masked = any(mask is not None for mask in masks)
+        calibration = None if masked else recipe.own_calibration
+        return Fused(first, second, similarity, recipe.matcher, calibration, masks[0])
 
     def match(
         self,
@@ -118,6 +129,10 @@ class Pipeline:
         target: Photo | Encoding,
         points: Points | None = None,
         category: str | None = None,
+        *,
+        min_confidence: float | None = None,
+        source_mask: MaskLike | None = None,
+        target_mask: MaskLike | None = None,
     ) -> Matches:
         """Where points of the source lie in the target: ``fuse``, then ``Fused.match``.
 
@@ -127,88 +142,41 @@ class Pipeline:
             points: ``(N, 2)`` xy pixels of the source, or a mapping of name to (x, y); None
                 gives confident matches.
             category: for photos that are not encoded yet.
+            min_confidence: see ``Fused.match``.
+            source_mask: what of the source may be matched: a file, an array or a box, see
+                ``masks.read_mask``; None is all.
+            target_mask: likewise of the target.
 
         Raises:
-            BadPoints: points are malformed, not finite, or not on the photo.
-            BadRecipe: an encoding was made by another recipe.
+            BadPoints: points are malformed, not finite, not on the photo, or not in its mask.
+            BadRecipe: an encoding was made by another recipe, or this one is not calibrated.
+            BadMask: a mask does not fit its photo, or allows nothing.
         """
-        return self.fuse(source, target, category).match(points)
+        pair = self.fuse(source, target, category, source_mask=source_mask, target_mask=target_mask)
+        return pair.match(points, min_confidence)
+
+    def _maps(self, image: Image) -> dict[str, FeatureMap]:
+        maps: dict[str, FeatureMap] = {}
+        with memory_in_words(self.recipe.name, self.runtime):
+            for name, backbone in self.backbones.items():
+                (found,) = _extract(backbone, image, self.runtime)
+                maps |= {f"{name}/{layer}": one for layer, one in found.items()}
+        return maps
 
     def _encoded(self, photo: Photo | Encoding, category: str | None) -> Encoding:
         if not isinstance(photo, Encoding):
             return self.encode(photo, category)
+        if self.recipe.flip and photo.mirrored is None:
+            raise BadRecipe(
+                f"this encoding was made without flip, which {self.recipe.name!r} asks for; encode "
+                "the photo again"
+            )
         if (photo.backbones, photo.revisions) != (self.recipe.backbones, self.revisions):
             raise BadRecipe(
                 "this encoding was made with other backbones or weights than those of "
                 f"{self.recipe.name!r}; encode the photo again"
             )
         return photo
-
-
-@dataclass(frozen=True, eq=False)
-class Fused:
-    """Two photos joined by a recipe's fusion. Made by ``Pipeline.fuse``."""
-
-    source: Encoding
-    target: Encoding
-    similarity: Similarity = field(repr=False)
-    matcher: Matcher
-
-    @torch.no_grad()
-    def match(self, points: Points | None = None) -> Matches:
-        """Where points of the source lie in the target.
-
-        Args:
-            points: ``(N, 2)`` xy pixels of the source photo, or a mapping of name to (x, y).
-                Without points: mutual nearest cells, best score first, at most 20, at least
-                1/20 of the photo's longer side apart in both photos, and the recipe's match
-                of each.
-
-        Raises:
-            BadPoints: points are malformed, not finite, or not on the photo.
-        """
-        if points is None:
-            found, names = self.matcher(self.similarity, self._confident()), None
-            order = found.score.argsort(descending=True, stable=True)
-            found = found.select(order[found.matched[order]])
-        else:
-            names, places = read_points(points, self.source.size)
-            found = self.matcher(self.similarity, places)
-        return dataclasses.replace(
-            found,
-            source=self.source.size.clamp(found.source),  # a thin photo's cells reach beyond it
-            names=names,
-            source_image=self.source.image,
-            target_image=self.target.image,
-        )
-
-    def _confident(self) -> Tensor:
-        """Centres of mutual nearest cells, best first and apart: ``(N, 2)`` source pixels."""
-        grid, foreground = self.similarity.source, self.similarity.swap().foreground
-        cells = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
-        found = Nearest(mutual=True)(self.similarity, grid.centers()[cells])
-        return best_apart(found.select(found.matched), self.source.size, self.target.size).source
-
-    def plot(self, point: Sequence[float]) -> Figure:
-        """A figure of one source point (x, y), in pixels, and its similarity over the target."""
-        from sdcorr.viz import plot_heatmap
-
-        return plot_heatmap(self.similarity, self.match([point]))
-
-
-def best_apart(matches: Matches, source: Size, target: Size) -> Matches:
-    """The best matches by score that keep their distance in both photos, at most 20."""
-    apart = (APART * max(source), APART * max(target))
-    order = matches.score.argsort(descending=True, stable=True).tolist()
-    kept: list[int] = []
-    for index in order:
-        near_source = (matches.source[kept] - matches.source[index]).norm(dim=1) < apart[0]
-        near_target = (matches.target[kept] - matches.target[index]).norm(dim=1) < apart[1]
-        if not (near_source | near_target).any():
-            kept.append(index)
-        if len(kept) == MOST:
-            break
-    return matches.select(torch.tensor(kept, dtype=torch.long))
 
 
 def find_weights(recipe: Recipe) -> dict[str, str]:

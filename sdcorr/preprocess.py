@@ -89,10 +89,10 @@ def load_image(photo: Photo, category: str | None = None) -> Image:
     if isinstance(photo, Image):
         return photo if category is None else Image(photo.pixels, category, photo.path)
     if isinstance(photo, PIL.Image.Image):
-        with _damage_in_words("the PIL image"):
+        with damage_in_words("the PIL image"):
             return Image(_pixels_of_pil(photo, "the PIL image"), category)
     if isinstance(photo, str | Path):
-        with _damage_in_words(str(photo)):
+        with damage_in_words(str(photo)):
             path = Path(photo)
             path = path if path.exists() else path.expanduser()
             return Image(_read(path), category, path)
@@ -111,8 +111,8 @@ def read_size(path: Path) -> Size:
     Raises:
         BadImage: nothing there, or not a photo.
     """
-    with _damage_in_words(str(path)):
-        _check_file(path)
+    with damage_in_words(str(path)):
+        check_file(path)
         with PIL.Image.open(path) as photo:
             turn = TURNS.get(photo.getexif().get(ORIENTATION, 1))
             # Pillow gives the size of a TIFF as it will turn it while loading
@@ -202,12 +202,13 @@ def _content(photo: Size, size: int, how: Fit) -> Size:
 
 
 def _read(path: Path) -> npt.NDArray[np.uint8]:
-    _check_file(path)
+    check_file(path)
     with PIL.Image.open(path) as photo:
         return _pixels_of_pil(photo, str(path))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file, or an empty one."""
     if path.is_dir():
         raise BadImage(f"{path} is a folder; expected a photo")
     if not path.exists():
@@ -221,7 +222,7 @@ def _check_file(path: Path) -> None:
 
 
 @contextmanager
-def _damage_in_words(name: str) -> Iterator[None]:
+def damage_in_words(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one sentence."""
     try:
         with warnings.catch_warnings():

@@ -8,13 +8,17 @@ from dataclasses import replace
 from sdcorr.backbones._freeu import FreeU
 from sdcorr.backbones.cleandift import CleanDift
 from sdcorr.backbones.constant import Constant
+from sdcorr.backbones.dense_sift import DenseSift
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.dinov3 import Dinov3
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
 from sdcorr.backbones.stable_diffusion_xl import StableDiffusionXL
 from sdcorr.backbones.vit import SALIENCY, Vit
+from sdcorr.confidence import Calibration
+from sdcorr.footprints import HOW, MEMORY
 from sdcorr.fusion import Foreground, Group, MapUse
+from sdcorr.matchers.hough import Hough
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.matchers.same_position import SamePosition
@@ -242,12 +246,35 @@ def _other_transformers() -> Iterator[Recipe]:
     )
 
 
+# by `sdcorr calibrate` on all pairs of PF-WILLOW; eval/README.md says how good they are
+_ON_WILLOW = "all 900 pairs of PF-WILLOW"
+_SIFT_CONFIDENCE = Calibration(
+    bias=-4.141, score=2.979, margin=56.94, peak=4.837, cycle=-0.3366,
+    alpha=0.1, threshold="keypoints", fitted=_ON_WILLOW, recipe="c53ff8cf5c3da7d0",
+)  # fmt: skip
+_HOUGH_CONFIDENCE = Calibration(
+    bias=-79.39, score=2.556, margin=1.488, peak=78.85, cycle=-0.2635,
+    alpha=0.1, threshold="keypoints", fitted=_ON_WILLOW, recipe="b631732e309d0040",
+)  # fmt: skip
+
+
 def _without_weights() -> Iterator[Recipe]:
     yield Recipe(
         name="sift",
         groups=(Group("sift", Sift(), (MapUse("rootsift"),)),),
+        calibration=_SIFT_CONFIDENCE,
         about="dense RootSIFT; no weights. Finds like texture, not like parts",
         paper="Lowe 2004; Arandjelovic and Zisserman 2012",
+    )
+    # chosen on PF-WILLOW by eval/sift_hough.py, which also says how well choices carry over
+    gradients = DenseSift(windows=(24.0, 48.0, 96.0, 192.0, 384.0))
+    yield Recipe(
+        name="sift-hough",
+        groups=(Group("dense_sift", gradients, (MapUse("gradients", standardize=True),)),),
+        matcher=Hough(temperature=0.07, near=6.0),
+        calibration=_HOUGH_CONFIDENCE,
+        about="the best without weights: dense colour SIFT, matched by votes of what moves alike",
+        paper="measured here, eval/sift_hough.py: 59.7 % on PF-WILLOW, tuned on other objects",
     )
     yield Recipe(
         name="same-position",
@@ -258,40 +285,9 @@ def _without_weights() -> Iterator[Recipe]:
     )
 
 
-# Peak of the whole process on a CPU in float32, in GB, by eval/footprint.py.
-MEMORY = {
-    "sd-dino": 7.7,
-    "sd-dino-single": 9.3,
-    "geoaware": 7.9,
-    "cleandift-dino": 5.5,
-    "dift": 8.0,
-    "cleandift-sd21": 5.9,
-    "cleandift-sd15": 5.5,
-    "sd15": 8.0,
-    "sd21": 7.9,
-    "sd-turbo": 8.0,
-    "sdxl": 14.3,
-    "dinov2-s": 0.8,
-    "dinov2-s-registers": 0.8,
-    "dinov2-b": 1.0,
-    "dinov2-b-registers": 1.0,
-    "dinov2-l": 2.0,
-    "dinov2-l-registers": 1.9,
-    "dinov2-g": 5.4,
-    "dinov2-g-registers": 5.3,
-    "dinov3-s": 0.7,
-    "dinov3-b": 0.9,
-    "dinov3-l": 1.8,
-    "dino-v1": 1.2,
-    "vit": 0.9,
-    "sift": 0.5,
-    "same-position": 0.3,
-}
-
-_HOW = "the whole process, CPU, float32 (eval/footprint.py)"
 _KINDS = (_fused, _unreduced, _dift, _single_blocks, _dinov2, _other_transformers, _without_weights)
 RECIPES: dict[str, Recipe] = {
-    recipe.name: replace(recipe, memory=f"{MEMORY[recipe.name]} GB, {_HOW}")
+    recipe.name: replace(recipe, memory=f"{MEMORY[recipe.name]} GB, {HOW}")
     for kind in _KINDS
     for recipe in kind()
 }

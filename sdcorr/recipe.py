@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdcorr.confidence import Calibration
 from sdcorr.errors import BadRecipe, UnknownName
-from sdcorr.fields import check, describe, read
+from sdcorr.fields import check, describe, read, reads_category
 from sdcorr.fusion import Foreground, Group
 from sdcorr.matchers.nearest import Nearest
-from sdcorr.types import BackboneConfig, Matcher, Weights, reads_category
+from sdcorr.matchers.pixel import Pixel
+from sdcorr.types import BackboneConfig, Matcher, Weights
 
 NEAREST = Nearest()
+_WHAT_MATCHES = ("groups", "matcher", "foreground", "by_confidence", "flip")
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,11 @@ class Recipe:
         groups: feature maps and how they are fused, one group per backbone.
         matcher: how a point is found.
         foreground: which cells may be matched; None is all.
+        by_confidence: weigh the groups at each point by how peaked their similarity is; else their
+            weights are the same everywhere.
+        flip: average the similarities of the source photo and of its mirror image.
+        calibration: gives matches a confidence; None leaves them without, and so does one that
+            was fitted to another recipe.
         about: one line on what it is.
         paper: where it was published, or measured.
         deviations: each way in which it differs from the publication, one line each.
@@ -33,7 +43,7 @@ class Recipe:
 
     Raises:
         BadRecipe: a field is of another type, or none of its choices; no groups, two of one name,
-            one without maps, a weight or PCA that is not positive.
+            one without maps, a weight or PCA that is not positive, ``by_confidence`` of one group.
         UnknownName: a group uses a map that its backbone does not make.
     """
 
@@ -41,6 +51,9 @@ class Recipe:
     groups: tuple[Group, ...]
     matcher: Matcher = NEAREST
     foreground: Foreground | None = None
+    by_confidence: bool = False
+    flip: bool = False
+    calibration: Calibration | None = None
     about: str = ""
     paper: str = ""
     deviations: tuple[str, ...] = ()
@@ -50,6 +63,13 @@ class Recipe:
         check(self)
         if not self.groups or len(self.backbones) < len(self.groups):
             raise BadRecipe(f"recipe {self.name!r}: expected groups with names of their own")
+        if self.by_confidence and len(self.groups) == 1:
+            raise BadRecipe(f"recipe {self.name!r}: by_confidence weighs groups, and there is one")
+        if isinstance(self.matcher, Pixel) and (self.flip or self.by_confidence):
+            raise BadRecipe(
+                f"recipe {self.name!r}: pixel reads maps between their cells, which similarities "
+                "averaged by flip or by_confidence do not have; use another matcher"
+            )
         for group in self.groups:
             _check_group(group, alone=len(self.groups) == 1)
         every = [f"{group.name}/{name}" for group in self.groups for name in group.backbone.maps]
@@ -74,6 +94,19 @@ class Recipe:
     def uses_category(self) -> bool:
         """Whether a prompt names the category."""
         return any(reads_category(config) for config in self.backbones.values())
+
+    @property
+    def digest(self) -> str:
+        """Tells apart recipes whose matches may differ; names and words do not count."""
+        described = self.describe()
+        parts = [described[key] for key in _WHAT_MATCHES]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def own_calibration(self) -> Calibration | None:
+        """The calibration, if it was fitted to this recipe and not to what it was changed from."""
+        bound = self.calibration is not None and self.calibration.recipe
+        return None if bound and bound != self.digest else self.calibration
 
     def check_category(self, category: str | None) -> None:
         """Refuse a category that no prompt reads, an empty one, or none where one is required."""

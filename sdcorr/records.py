@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sdcorr.errors import BadRun
 from sdcorr.evaluation import Prediction
@@ -118,19 +120,24 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
     pair, matches, joint = prediction.pair, prediction.matches, prediction.joint
     if matches is None or joint is None:
         return [{"pair": pair.id, "skipped": prediction.skipped}]
+    assert matches.source_image is not None
     assert matches.target_image is not None
     sides = {
         "box": box_side(pair.target_box) if pair.target_box else None,
         "keypoint_box": keypoint_box_side(pair.target_keypoints),
         "image": float(max(matches.target_image.size)),
+        "source_image": float(max(matches.source_image.size)),
     }
+    none = torch.full((len(matches),), torch.nan)
+    confidence = none if matches.confidence is None else matches.confidence
     errors = keypoint_errors(joint.target.numpy(), pair.target_keypoints).tolist()
     columns = {
         "prediction": matches.target.tolist(),
         "score": matches.score.tolist(),
-        "margin": [number if math.isfinite(number) else None for number in matches.margin.tolist()],
+        "margin": _finite(matches.margin),
         "cycle_error": matches.cycle_error.tolist(),
         "peak": matches.peak.tolist(),
+        "confidence": _finite(confidence),
         "matched": matches.matched.tolist(),
         "error": [*errors, *(None for _ in pair.source_only_ids)],
     }
@@ -140,6 +147,11 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
         | sides
         for index, name in enumerate((*pair.keypoint_ids, *pair.source_only_ids))
     ]
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    """Numbers, None for those that are not finite."""
+    return [number if math.isfinite(number) else None for number in values.tolist()]
 
 
 def to_lines(values: Iterable[dict[str, Any]]) -> bytes:

@@ -31,7 +31,9 @@ from sdcorr.shards import (
 )
 
 SCHEMA = "sdcorr.run/1"
-IDENTITY = ("schema", "dataset", "recipe", "weights", "told_category", "runtime")
+IDENTITY = (
+    "schema", "dataset", "recipe", "weights", "told_category", "symmetric", "runtime",
+)  # fmt: skip
 TEMPORARY = ".sdcorr-*.tmp"  # of files.replacing, left by a process that was killed
 
 

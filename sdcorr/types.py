@@ -10,7 +10,6 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -173,12 +172,6 @@ class BackboneConfig(Protocol):
         ...
 
 
-def reads_category(config: object) -> bool:
-    """Whether a prompt names what the photo shows."""
-    parts = Formatter().parse(str(getattr(config, "prompt", "")))
-    return any(name == "category" for _, name, _, _ in parts)
-
-
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """All that is kept of one photo: made once, matched often.
@@ -188,12 +181,14 @@ class Encoding:
         maps: raw feature maps by ``group/layer``.
         backbones: the config that made each group's maps.
         revisions: revision of each model id that took part.
+        mirrored: maps of the mirror image, turned back onto the photo; None where not asked for.
     """
 
     image: Image
     maps: Mapping[str, FeatureMap] = field(repr=False)
     backbones: Mapping[str, BackboneConfig] = field(repr=False)
     revisions: Mapping[str, str]
+    mirrored: Mapping[str, FeatureMap] | None = field(default=None, repr=False)
 
     @property
     def size(self) -> Size:
@@ -202,7 +197,7 @@ class Encoding:
 
 
 class Similarity(Protocol):
-    """Cosine similarities of two photos, computed row by row when asked for."""
+    """Cosine similarities of two photos, computed when asked for."""
 
     @property
     def source(self) -> Grid:
@@ -238,14 +233,13 @@ class Matches:
     Args:
         source: ``(N, 2)`` float64, the points asked for.
         target: ``(N, 2)`` float64, where they were found.
-        score: ``(N,)`` float32 cosine similarity, -1 to 1; likewise margin and peak.
-        margin: ``(N,)`` score minus that of the best place elsewhere (see the matcher); infinite
-            where there is no elsewhere.
+        score: ``(N,)`` float32 cosine similarity, -1 to 1.
+        margin: ``(N,)`` score minus that of the best place elsewhere; infinite where there is none.
         cycle_error: ``(N,)`` float64, pixels of the source photo between a point and where its
             match leads back to.
-        peak: ``(N,)`` score minus the mean similarity over the target's allowed cells.
+        peak: ``(N,)`` score minus the mean over the target's allowed cells (see the matcher).
         matched: ``(N,)`` bool, False where the matcher rejects the match.
-        confidence: ``(N,)`` 0 to 1, or None where no calibration exists.
+        confidence: ``(N,)`` float32, 0 to 1; None where the recipe is not calibrated.
         names: a name for each point, or None; source_image and target_image, the photos.
     """
 

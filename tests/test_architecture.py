@@ -17,22 +17,22 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands above it, never what stands beside or below it.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "footprints"),
     ("geometry", "files"),
     ("runtime", "pairs", "processes"),
     ("types",),
     ("preprocess",),
-    ("plugins", "models", "metrics", "maps"),
+    ("plugins", "models", "metrics", "maps", "masks", "similarities", "symmetry", "flow"),
     ("fields",),
-    ("backbones", "fusion", "matchers", "datasets", "viz"),
-    ("cache",),
+    ("backbones", "fusion", "matchers", "datasets", "viz", "confidence"),
+    ("cache", "fused"),
     ("recipe",),
     ("presets",),
     ("pipeline",),
     ("recipes",),
     ("export", "evaluation"),
     ("records", "shards"),
-    ("runs", "scores"),
+    ("runs", "scores", "calibration"),
     ("benchmark",),
     ("cli",),
 )

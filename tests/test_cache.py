@@ -21,6 +21,7 @@ import torch
 import sdcorr
 from sdcorr.backbones._freeu import FreeU
 from sdcorr.backbones.constant import Constant
+from sdcorr.backbones.dense_sift import DenseSift
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
@@ -297,6 +298,10 @@ def test_maps_that_share_memory_are_kept(tmp_path):
 
 OTHER: dict[type, dict[str, Any]] = {  # a new field needs a value here
     Sift: {"size": 64, "stride": 4, "diameters": (16.0, 32.0)},
+    DenseSift: {
+        "size": 64, "stride": 4, "windows": (16.0, 32.0), "places": 2, "orientations": 8,
+        "signed": False, "colour": False, "floor": 0.1,
+    },
     Dinov2: {
         "model": "facebook/dinov2-large", "revision": "v2", "size": 168, "fit": "stretch",
         "block": 3, "norm": True, "positions": "transformers", "facet": "key", "stride": 7,

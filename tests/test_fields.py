@@ -17,12 +17,16 @@ import pytest
 
 from sdcorr.backbones._freeu import FreeU
 from sdcorr.backbones.cleandift import CleanDift
+from sdcorr.backbones.dense_sift import DenseSift
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
+from sdcorr.confidence import Calibration
 from sdcorr.errors import BadRecipe, SdcorrError, UnknownName
 from sdcorr.fields import describe, read
 from sdcorr.fusion import Foreground, Group, MapUse
+from sdcorr.matchers.hough import Hough
+from sdcorr.matchers.mutual import Mutual
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.soft_argmax import SoftArgmax
 from sdcorr.plugins import find, names
@@ -34,11 +38,21 @@ Keys = tuple[str | int, ...]
 Json = dict[str, Any]
 
 SIFT = Group("sift", Sift(), (MapUse("rootsift"),))
+CALIBRATION = Calibration(-1.0, 2.0, 1.5, 0.5, -0.75, 0.1, "box", "three pairs")
+OWN = Recipe(
+    "own",
+    (SIFT, Group("dense", DenseSift(), (MapUse("gradients", standardize=True),))),
+    matcher=Mutual(Nearest()),
+    by_confidence=True,
+    flip=True,
+    calibration=CALIBRATION,
+)
+CHECKED = RECIPES | {"own": OWN}  # with what no recipe uses
 
 
 def described(recipe: Recipe | str) -> Json:
     """As it comes out of a file."""
-    recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    recipe = CHECKED[recipe] if isinstance(recipe, str) else recipe
     return json.loads(json.dumps(recipe.describe()))
 
 
@@ -96,7 +110,7 @@ def fields_of(recipe: str, value: Any, keys: Keys = ()) -> Iterator[Place]:
 def every_place() -> dict[str, Place]:
     """Each field of each class that a recipe is made of, once."""
     found: dict[str, Place] = {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in CHECKED.items():
         for place in fields_of(name, recipe):
             found.setdefault(f"{place.owner.__name__}.{place.field.name}", place)
     return found
@@ -118,6 +132,7 @@ WRONG: dict[str, tuple[object, ...]] = {
     "tuple[FreeU, ...]": (*LIST, [5], ["a"], [None], [[]], [True]),
     "tuple[MapUse, ...]": (*LIST, [5], ["token"], [None], [[]], [True]),
     "tuple[Group, ...]": (*LIST, [5], ["dinov2"], [None], [[]], [True]),
+    "Calibration | None": (5, "box", True, [0.5]),
     "Foreground | None": (5, "vit/saliency", True, ["vit/saliency", 0.5]),
     "BackboneConfig": (5, "dinov2", None, True, ["dinov2"], {}, {"kind": None}, {"kind": 5}),
     "Matcher": (5, "nearest", None, True, ["nearest"], {}, {"kind": None}, {"kind": ["nearest"]}),
@@ -125,25 +140,30 @@ WRONG: dict[str, tuple[object, ...]] = {
 CHOICES = (5, None, True, "", "Letterbox", ["letterbox"], {"letterbox": 1})  # none of a Literal
 
 
+def is_choice(annotation: str) -> bool:
+    """Threshold is a Literal with a name."""
+    return annotation.startswith("Literal[") or annotation == "Threshold"
+
+
 def wrong_values(annotation: str) -> tuple[object, ...]:
-    return CHOICES if annotation.startswith("Literal[") else WRONG[annotation]
+    return CHOICES if is_choice(annotation) else WRONG[annotation]
 
 
 # There and back
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_described_and_read_a_recipe_is_the_same(name):
     recipe = read_recipe(described(name))
-    assert recipe == RECIPES[name]
-    assert hash(recipe) == hash(RECIPES[name])
+    assert recipe == CHECKED[name]
+    assert hash(recipe) == hash(CHECKED[name])
     assert described(recipe) == described(name)
 
 
 def test_every_plugin_is_checked_here():
-    """A backbone or matcher that no recipe uses would escape the tests below."""
-    kinds = {type(one) for recipe in RECIPES.values() for one in recipe.backbones.values()}
-    kinds |= {type(recipe.matcher) for recipe in RECIPES.values()}
+    """A backbone or matcher that is in none of the recipes would escape the tests below."""
+    kinds = {type(one) for recipe in CHECKED.values() for one in recipe.backbones.values()}
+    kinds |= {type(recipe.matcher) for recipe in CHECKED.values()}
     assert kinds == {find(folder, name) for folder in ("backbones", "matchers") for name in
                      names(folder)}  # fmt: skip
 
@@ -243,7 +263,7 @@ def test_what_is_no_object_is_no_recipe(value):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, one in PLACES.items() if str(one.field.type).startswith("Literal[")]
+    "name", [name for name, one in PLACES.items() if is_choice(str(one.field.type))]
 )
 def test_each_choice_of_a_literal_is_taken(name):
     place = PLACES[name]
@@ -268,6 +288,12 @@ NUMBERS = {
     ("geoaware", ("matcher", "temperature")): 1,
     ("geoaware", ("groups", 0, "backbone", "freeu", 0, "backbone")): 1,
     ("cleandift-sd21", ("groups", 0, "backbone", "step")): 100,
+    ("sift-hough", ("groups", 0, "backbone", "windows")): [36, 72],
+    ("sift-hough", ("groups", 0, "backbone", "floor")): 1,
+    ("sift-hough", ("matcher", "near")): 6,
+    ("sift-hough", ("matcher", "scales")): [1, 2],
+    ("own", ("matcher", "within")): 1,
+    ("own", ("calibration", "bias")): -2,
 }
 
 
@@ -294,6 +320,7 @@ def test_a_number_is_finite(name, keys, number):
 def test_null_is_none_where_it_is_allowed():
     base = described("sd-dino")
     for keys, value in (
+        (("calibration",), None),
         (("groups", 0, "backbone", "window"), None),
         (("groups", 0, "backbone", "prompt_without_category"), None),
         (("groups", 0, "backbone", "revision"), "main"),
@@ -315,6 +342,9 @@ def test_lists_become_tuples_and_objects_dataclasses():
     assert config.freeu == (FreeU(1280, 1.2, 0.9), FreeU(640, 1.4, 0.2))
     assert isinstance(config.layers, tuple)
     assert read_recipe(described("dino-v1")).foreground == Foreground("vit/saliency", 0.05)
+    own = read_recipe(described("own"))
+    assert own.calibration == CALIBRATION
+    assert own.matcher == Mutual(Nearest(), 0.05)
 
 
 @pytest.mark.parametrize(
@@ -329,6 +359,12 @@ def test_lists_become_tuples_and_objects_dataclasses():
         ("sift", ("groups", 0, "maps", 0, "name"), "sift", "no map of sift called 'sift'"),
         ("sift", ("groups", 0, "weight"), 0, "group 'sift': weight must be positive: 0"),
         ("sift", ("groups",), [], "expected groups with names of their own"),
+        ("sift", ("by_confidence",), True, "by_confidence weighs groups, and there is one"),
+        ("sift-hough", ("groups", 0, "backbone", "stride"), 0, "dense_sift: expected stride above"),
+        ("sift-hough", ("matcher", "cells"), 65, "hough: cells must be 2 to 64 and window odd"),
+        ("own", ("matcher", "within"), 0, "mutual: within must be positive, got 0"),
+        ("own", ("matcher", "matcher"), {"kind": "hough", "window": 4}, "got 32 and 4"),
+        ("own", ("matcher", "matcher"), {"kind": "neares"}, "matcher.matcher: no matcher called"),
         ("sd15", ("groups", 0, "backbone", "seed"), 2**64, "seed"),  # torch takes 64 bits
     ],
 )  # fmt: skip
@@ -591,7 +627,16 @@ IN_PYTHON: dict[str, Callable[[], object]] = {
     "recipe.groups[0].maps[0]": lambda: of_group(maps=("rootsift",)),
     "recipe.groups[0].maps[0].pca": lambda: of_group(maps=(MapUse("rootsift", pca=8.0),)),
     "recipe.groups[0].maps[0].upsample": lambda: of_group(maps=(MapUse("rootsift", upsample=2),)),
+    "recipe.groups[0].maps[0].standardize": lambda: of_group(
+        maps=(MapUse("rootsift", standardize=1),)
+    ),
     "recipe.matcher": lambda: Recipe("mine", (SIFT,), matcher=None),
+    "recipe.by_confidence": lambda: Recipe(
+        "mine", (SIFT, replace(SIFT, name="b")), by_confidence=1
+    ),
+    "recipe.flip": lambda: Recipe("mine", (SIFT,), flip="yes"),
+    "recipe.calibration": lambda: Recipe("mine", (SIFT,), calibration=0.5),
+    ".alpha": lambda: Recipe("mine", (SIFT,), calibration=replace(CALIBRATION, alpha="0.1")),
     "recipe.foreground": lambda: Recipe("mine", (SIFT,), foreground="sift/rootsift"),
     "recipe.foreground.above": lambda: Recipe(
         "mine", (SIFT,), foreground=Foreground("sift/rootsift", "0.5")
@@ -605,6 +650,10 @@ IN_PYTHON: dict[str, Callable[[], object]] = {
         backbone=StableDiffusion(freeu=(FreeU("1280", 1.2, 0.9),))
     ),
     ".mutual": lambda: Recipe("mine", (SIFT,), matcher=Nearest(mutual=1)),
+    ".matcher": lambda: Recipe("mine", (SIFT,), matcher=Mutual("nearest")),
+    ".within": lambda: Recipe("mine", (SIFT,), matcher=Mutual(Nearest(), "0.05")),
+    ".scales": lambda: Recipe("mine", (SIFT,), matcher=Hough(scales=1.0)),
+    ".windows[1]": lambda: of_group(backbone=DenseSift(windows=(36.0, "72"))),
     ".window": lambda: Recipe("mine", (SIFT,), matcher=SoftArgmax(window=5.0)),
     ".temperature": lambda: Recipe("mine", (SIFT,), matcher=SoftArgmax(temperature="0.02")),
 }
@@ -630,12 +679,14 @@ def test_a_recipe_made_in_python_refuses_wrong_types(path):
         {"groups": (RECIPES["sift"].describe()["groups"][0],)},
         {"groups": (replace(SIFT, backbone={"kind": "sift"}),)},
         {"groups": (replace(SIFT, maps=({"name": "rootsift"},)),)},
+        {"calibration": dataclasses.asdict(CALIBRATION)},
         {"matcher": Sift()},
         {"groups": (replace(SIFT, backbone=Nearest()),)},
         {"groups": (replace(SIFT, backbone=MapUse("rootsift")),)},
     ],
     ids=["matcher as a dict", "foreground as a dict", "group as a dict", "backbone as a dict",
-         "map as a dict", "backbone as matcher", "matcher as backbone", "map use as backbone"],
+         "map as a dict", "calibration as a dict", "backbone as matcher",
+         "matcher as backbone", "map use as backbone"],
 )  # fmt: skip
 def test_a_recipe_made_in_python_refuses_what_it_could_not_use(changes):
     """JSON's dicts are read by ``read_recipe``; in a Recipe they fail later, or do nothing."""
@@ -662,14 +713,20 @@ def test_a_list_made_in_python_is_refused_or_made_a_tuple(changes):
     assert read_recipe(described(recipe)) == recipe
 
 
-@pytest.mark.parametrize("kind", [Sift, Dinov2, StableDiffusion, CleanDift, SoftArgmax, Nearest])
+REQUIRED: dict[type, dict[str, object]] = {Mutual: {"matcher": Nearest()}}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Sift, DenseSift, Dinov2, StableDiffusion, CleanDift, SoftArgmax, Nearest, Hough, Mutual],
+)
 def test_a_config_made_in_python_with_a_wrong_type_is_told_in_words(kind):
     """By itself, or else by the recipe; not by a TypeError from its arithmetic."""
     crashes = []
     for field in dataclasses.fields(kind):
         for value in wrong_values(str(field.type)):
             try:
-                Recipe(**_carrying(kind(**{field.name: value})))
+                Recipe(**_carrying(kind(**REQUIRED.get(kind, {}) | {field.name: value})))
                 crashes.append(f"{field.name}={value!r} was accepted")
             except SdcorrError:
                 continue
@@ -679,7 +736,7 @@ def test_a_config_made_in_python_with_a_wrong_type_is_told_in_words(kind):
 
 
 def _carrying(config: Any) -> dict[str, Any]:
-    if isinstance(config, Nearest | SoftArgmax):
+    if isinstance(config, Nearest | SoftArgmax | Hough | Mutual):
         return {"name": "mine", "groups": (SIFT,), "matcher": config}
     (name, *_) = type(config)().maps
     return {"name": "mine", "groups": (Group("a", config, (MapUse(name),)),)}
@@ -691,9 +748,24 @@ def test_a_description_is_made_of_lists_and_dicts_with_kinds_of_plugins_alone():
     assert document["groups"][0] == {
         "name": "sift",
         "backbone": {"kind": "sift", "size": 480, "stride": 8, "diameters": [16.0, 32.0, 64.0]},
-        "maps": [{"name": "rootsift", "pca": None, "upsample": [], "context": False}],
+        "maps": [
+            {
+                "name": "rootsift", "pca": None, "upsample": [], "context": False,
+                "standardize": False,
+            },
+        ],
         "weight": 1.0,
         "unit": True,
-    }
+    }  # fmt: skip
     assert document["matcher"]["kind"] == "nearest"
+    assert document["by_confidence"] is document["flip"] is False
+    assert document["calibration"] is None
     assert document == json.loads(json.dumps(document))
+
+
+def test_a_matcher_within_a_matcher_has_a_kind_and_a_calibration_none():
+    document = describe(OWN)
+    inner = {"kind": "nearest"} | dataclasses.asdict(Nearest())
+    assert document["matcher"] == {"kind": "mutual", "matcher": inner, "within": 0.05}
+    assert document["calibration"] == dataclasses.asdict(CALIBRATION)
+    assert document["by_confidence"] is document["flip"] is True

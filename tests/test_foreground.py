@@ -18,6 +18,7 @@ from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.vit import Vit
 from sdcorr.errors import BadRecipe, UnknownName
+from sdcorr.fused import Fused
 from sdcorr.fusion import (
     Foreground,
     FusedSimilarity,
@@ -32,7 +33,7 @@ from sdcorr.maps import unit
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.matchers.soft_argmax import SoftArgmax
-from sdcorr.pipeline import Fused, Pipeline
+from sdcorr.pipeline import Pipeline
 from sdcorr.recipe import Recipe, read_recipe
 from sdcorr.recipes import find_recipe
 from sdcorr.types import Encoding, FeatureMap, Image, Matcher

@@ -20,12 +20,14 @@ from sdcorr.errors import (
     UnknownName,
     WeightsNotFound,
 )
+from sdcorr.fused import best_apart
 from sdcorr.fusion import Group, MapUse
 from sdcorr.geometry import Size
+from sdcorr.matchers.hough import Hough
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.matchers.soft_argmax import SoftArgmax
-from sdcorr.pipeline import Pipeline, best_apart
+from sdcorr.pipeline import Pipeline
 from sdcorr.plugins import names
 from sdcorr.preprocess import read_points
 from sdcorr.recipe import Recipe
@@ -62,20 +64,20 @@ def test_every_recipe_runs_from_photos_to_matches(checkpoints, photo, other_phot
     assert matches.target.device.type == "cpu"
     assert matches.target.dtype == torch.float64
     assert ((matches.score >= -1.001) & (matches.score <= 1.001)).all()
-    assert matches.confidence is None
+    assert (matches.confidence is None) == (model.recipe.calibration is None)
     assert len(model.match(source, target)) >= 1
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_photo_matches_itself_in_every_recipe(checkpoints, photo, name):
-    """Exactly; a soft argmax and a pixel to within the cell that holds the point."""
+    """Exactly; what finds places between cells, to within the cell that holds the point."""
     model = load_tiny(name, checkpoints)
     fused = model.fuse(photo, photo)
     grid, foreground = fused.similarity.source, fused.similarity.foreground
     points = grid.centers()[grid.inside() if foreground is None else foreground]
     points = points[grid.image.contains(points)]
     matches = fused.match(points)
-    between = isinstance(model.recipe.matcher, SoftArgmax | Pixel)
+    between = isinstance(model.recipe.matcher, SoftArgmax | Pixel | Hough)
     reach = torch.tensor(grid.stride) / 2 + 1 if between else torch.full((2,), 1e-6)
     assert ((matches.target - points).abs() <= reach).all()
     # SIFT has flat cells, similar to none; the same position looks at nothing
@@ -150,11 +152,16 @@ def test_a_category_changes_the_features_only_where_a_prompt_asks(checkpoints, p
 # -- confident matches, without points ------------------------------------------------------------
 
 
-def test_without_points_come_mutual_cells_best_first_and_apart(sift, photo, other_photo):
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_without_points_come_mutual_cells_best_first_and_apart(
+    sift, photo, other_photo, calibrated
+):
     fused = sift.fuse(photo, other_photo)
+    if not calibrated:
+        fused = dataclasses.replace(fused, calibration=None)
     matches = fused.match()
     assert 1 <= len(matches) <= 20
-    assert (matches.score.diff() <= 0).all()
+    assert ((matches.confidence if calibrated else matches.score).diff() <= 0).all()
     assert torch.equal(matches.source, fused.match(matches.source).source)
     for points, size in ((matches.source, (313, 471)), (matches.target, (271, 199))):
         distance = torch.cdist(points, points) + 1e9 * torch.eye(len(points))

@@ -9,9 +9,11 @@ import pytest
 
 from sdcorr import plugins
 from sdcorr.errors import SdcorrError, UnknownName
+from sdcorr.matchers.nearest import Nearest
 from sdcorr.plugins import find, name_of, names
 
 ALL = [(kind, name) for kind in ("backbones", "matchers") for name in names(kind)]
+REQUIRED = {"mutual": {"matcher": Nearest()}}  # fields without a default
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_find_returns_the_class_of_that_file(kind: str, name: str):
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_name_of_is_what_find_was_asked_for(kind: str, name: str):
-    assert name_of(find(kind, name)()) == name
+    assert name_of(find(kind, name)(**REQUIRED.get(name, {}))) == name
 
 
 def test_find_imports_that_module_and_no_other():

@@ -191,11 +191,13 @@ def test_a_prediction_is_written_keypoint_by_keypoint():
         "margin": 0.125,
         "cycle_error": 0,
         "peak": 0.25,
+        "confidence": None,
         "matched": True,
         "error": 5,
         "box": 50,  # 42 wide, 50 high
         "keypoint_box": 20,  # 20 wide, 5 high
         "image": 80,  # 80 wide, 60 high
+        "source_image": 80,
     }
     assert (exact["keypoint"], exact["error"], exact["matched"]) == ("10", 0, False)
     assert (source_only["keypoint"], source_only["prediction"]) == ("7", [8, 9])
@@ -222,7 +224,14 @@ def test_a_target_without_a_box_has_a_null_box():
 def test_the_image_side_is_that_of_the_target():
     target = Image(np.zeros((90, 30, 3), np.uint8))
     matches = replace(found(), target_image=target)
-    assert prediction_to_dicts(Prediction(two_points(), matches))[0]["image"] == 90
+    line = prediction_to_dicts(Prediction(two_points(), matches))[0]
+    assert (line["image"], line["source_image"]) == (90, 80)
+
+
+def test_confidence_is_written_where_there_is_one():
+    matches = replace(found(), confidence=torch.tensor([0.5, 0.25, 0.0]))
+    lines = prediction_to_dicts(Prediction(two_points(), matches))
+    assert [line["confidence"] for line in lines] == [0.5, 0.25, 0.0]
 
 
 def test_a_skipped_pair_is_one_line_with_the_reason():

@@ -18,9 +18,9 @@ from matplotlib.text import Annotation
 
 import sdcorr
 from sdcorr.errors import SdcorrError
+from sdcorr.fused import Fused
 from sdcorr.fusion import FusedSimilarity
 from sdcorr.geometry import Grid, Size
-from sdcorr.pipeline import Fused
 from sdcorr.types import FeatureMap, Image, Matches
 from sdcorr.viz import COLOURS, label_offsets, plot_heatmap, plot_matches
 

@@ -17,12 +17,12 @@ from sdcorr import models
 from sdcorr.backbones._taps import read_layers
 from sdcorr.backbones._windows import cut_windows, merge_windows, window_starts
 from sdcorr.errors import BadRecipe
-from sdcorr.fields import check
+from sdcorr.fields import check, reads_category
 from sdcorr.models import Checkpoint
 from sdcorr.plugins import name_of
 from sdcorr.preprocess import LARGEST, fit
 from sdcorr.runtime import Runtime
-from sdcorr.types import FeatureMap, Image, reads_category
+from sdcorr.types import FeatureMap, Image
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel

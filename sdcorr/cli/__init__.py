@@ -8,6 +8,7 @@ import traceback
 import click
 
 from sdcorr import __version__
+from sdcorr.cli.calibrate import calibrate
 from sdcorr.cli.doctor import doctor
 from sdcorr.cli.evaluate import evaluate
 from sdcorr.cli.match import match
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (match, evaluate, score, recipes, models, doctor):
+for command in (match, evaluate, score, calibrate, recipes, models, doctor):
     cli.add_command(command)
 
 

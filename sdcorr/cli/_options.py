@@ -81,15 +81,20 @@ plugins_option = click.option(
 
 
 def recipe_options(command: Command) -> Command:
-    """``--recipe``, ``--model`` and ``--allow-plugins``, handed on as ``recipe``, a Recipe."""
+    """``--recipe`` and what changes it, handed on as ``recipe``, a Recipe."""
 
     @functools.wraps(command)
     def with_recipe(
-        *args: Any, recipe_name: str, places: dict[str, str], allow_plugins: bool, **rest: Any
-    ) -> Any:
+        *args: Any, recipe_name: str, places: dict[str, str], flip: bool, allow_plugins: bool,
+        **rest: Any,
+    ) -> Any:  # fmt: skip
+        from dataclasses import replace
+
         from sdcorr.recipes import find_recipe
 
         recipe = find_recipe(recipe_name, allow_plugins).with_models(places)
+        if flip and not recipe.flip:
+            recipe = replace(recipe, name=f"{recipe.name}+flip", flip=True)
         return command(*args, recipe=recipe, **rest)
 
     name = click.option(
@@ -100,7 +105,37 @@ def recipe_options(command: Command) -> Command:
         "--model", "places", multiple=True, metavar="KEY=PATH", callback=places_of,
         help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
     )  # fmt: skip
-    return cast(Command, name(model(plugins_option(with_recipe))))
+    flip = click.option(
+        "--flip", is_flag=True,
+        help="Average the similarities of the source photo and of its mirror image; encodes twice.",
+    )  # fmt: skip
+    return cast(Command, name(model(flip(plugins_option(with_recipe)))))
+
+
+def mask_options(command: Command) -> Command:
+    """``--source-mask`` or ``--source-box``, likewise of the target: as ``masks``, one of each."""
+
+    @functools.wraps(command)
+    def with_masks(*args: Any, **rest: Any) -> Any:
+        masks = []
+        for side in ("source", "target"):
+            file, box = rest.pop(f"{side}_mask"), rest.pop(f"{side}_box")
+            if file is not None and box is not None:
+                raise click.UsageError(f"give --{side}-mask or --{side}-box, not both")
+            masks.append(box if file is None else file)
+        return command(*args, masks=tuple(masks), **rest)
+
+    wrapped: Any = with_masks
+    for side in ("target", "source"):
+        wrapped = click.option(
+            f"--{side}-box", nargs=4, type=float, metavar="X0 Y0 X1 Y1",
+            help=f"Match only what lies in this box of {side.upper()}, in pixels.",
+        )(wrapped)  # fmt: skip
+        wrapped = click.option(
+            f"--{side}-mask", type=click.Path(path_type=Path), metavar="FILE",
+            help=f"Match only what is not black in this picture (PNG) of {side.upper()}'s size.",
+        )(wrapped)  # fmt: skip
+    return cast(Command, wrapped)
 
 
 def runtime_options(command: Command) -> Command:

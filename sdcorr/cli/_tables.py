@@ -68,6 +68,8 @@ def _print_head(path: Path, about: dict[str, Any], records: Records) -> None:
         f"{len(records.pairs)} pairs of {records.images} images, {len(records.error)} keypoints; "
         f"{TOLD[about['told_category']]}; {runtime['device']}, {runtime['dtype']}"
     )
+    if exchanged := about.get("symmetric"):
+        click.echo(f"left and right exchanged by lists, where mirrored: {', '.join(exchanged)}")
     if records.skipped:
         first, *more = dict.fromkeys(records.skipped.values())
         click.echo(

@@ -54,6 +54,13 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
     help="At most N pairs of each category, drawn by --seed.",
 )
 @click.option("--seed", type=int, help="Of that draw; 0 if not given.")
+@click.option(
+    "--symmetric",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='Keypoints that left and right exchange, JSON: {"cat": [["0", "1"]]}. With --flip; report '
+    "such numbers apart.",
+)
 @click.option("--no-category", is_flag=True, help="Do not tell the model the annotated category.")
 @click.option(
     "--skip-bad",
@@ -80,8 +87,8 @@ LINE_EVERY = 30.0  # seconds between lines of progress where there is no termina
 def evaluate(
     dataset: str, root: Path, recipe: Recipe, out: Path, split: str | None,
     layout: str | None, only: tuple[str, ...], limit: int | None, seed: int | None,
-    no_category: bool, skip_bad: bool, memory: int, store: DiskStore | None,
-    processes: int | None, device: str, dtype: str, batch: int,
+    symmetric: Path | None, no_category: bool, skip_bad: bool, memory: int,
+    store: DiskStore | None, processes: int | None, device: str, dtype: str, batch: int,
 ) -> None:  # fmt: skip
     """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow), then score them.
 
@@ -100,6 +107,7 @@ def evaluate(
     from sdcorr.recipes import runtime_for
     from sdcorr.runs import RunFolder
     from sdcorr.scores import Rule, score
+    from sdcorr.symmetry import read_symmetric
 
     only = tuple(sorted(set(only)))
     if seed is not None and limit is None:
@@ -110,6 +118,8 @@ def evaluate(
         )
     if no_category:
         recipe.check_category(None)
+    if symmetric is not None and not recipe.flip:
+        raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
     annotated = _dataset(dataset, root, split=split, layout=layout)
     world = find_world(processes)
     with world.named():
@@ -117,6 +127,7 @@ def evaluate(
         benchmark = Benchmark(
             annotated, recipe, runtime, out, Selection(only, limit, seed or 0),
             told=not no_category, skip_bad=skip_bad, memory=memory, store=store,
+            symmetric=None if symmetric is None else read_symmetric(symmetric),
         )  # fmt: skip
         hide_downloads_off_terminal()
         _say_start(world, runtime.describe())

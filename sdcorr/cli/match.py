@@ -12,15 +12,17 @@ from sdcorr.cli._options import (
     cache_options,
     debug,
     hide_downloads_off_terminal,
+    mask_options,
     recipe_options,
     runtime_options,
 )
 
 if TYPE_CHECKING:
     from sdcorr.cache import DiskStore
+    from sdcorr.masks import Mask, MaskLike
     from sdcorr.pipeline import Pipeline
     from sdcorr.recipe import Recipe
-    from sdcorr.types import Matches
+    from sdcorr.types import Image, Matches
 
 STDOUT = Path("-")
 
@@ -47,6 +49,20 @@ STDOUT = Path("-")
     help='JSON: [[x, y], ...] or {"name": [x, y], ...}.',
 )
 @click.option(
+    "--symmetric",
+    nargs=2,
+    multiple=True,
+    metavar="NAME NAME",
+    help="Two named points that left and right exchange; may be repeated. With --flip.",
+)
+@mask_options
+@click.option(
+    "--min-confidence",
+    type=float,
+    metavar="P",
+    help="Reject matches less likely right than this, 0 to 1; of calibrated recipes.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Picture to write (png, jpg, webp, pdf, svg); default match-SOURCE-TARGET.png, or none "
@@ -58,8 +74,10 @@ STDOUT = Path("-")
 @debug
 def match(
     source: Path, target: Path, recipe: Recipe, category: str | None,
-    points: tuple[tuple[float, float], ...], points_file: Path | None, out: Path | None,
-    json_out: str | None, store: DiskStore | None, device: str,
+    points: tuple[tuple[float, float], ...], points_file: Path | None,
+    symmetric: tuple[tuple[str, str], ...],
+    masks: tuple[MaskLike | None, MaskLike | None], min_confidence: float | None,
+    out: Path | None, json_out: str | None, store: DiskStore | None, device: str,
     dtype: str, batch: int,
 ) -> None:  # fmt: skip
     """Find points of SOURCE in TARGET.
@@ -70,18 +88,29 @@ def match(
       sdcorr match cat.jpg dog.jpg --category cat
       sdcorr match cat.jpg dog.jpg --point 120 80 --point 40 200 --recipe dinov2-b
       sdcorr match cat.jpg dog.jpg --points-file points.json --json out.json --out out.png
+      sdcorr match a.jpg b.jpg --points-file points.json --flip --symmetric left_eye right_eye
+      sdcorr match a.jpg b.jpg --min-confidence 0.5 --recipe sift-hough
+      sdcorr match a.jpg b.jpg --target-box 40 60 310 280 --recipe sift-hough
     """
-    from sdcorr.preprocess import load_image, read_points
+    from sdcorr.confidence import check_confidence
+    from sdcorr.masks import read_mask
+    from sdcorr.preprocess import load_image
     from sdcorr.recipes import load
 
     # all that the user can have got wrong is looked at before the expensive work
     recipe.check_category(category)
-    inputs = (source, target) if points_file is None else (source, target, points_file)
+    check_confidence(recipe.own_calibration if masks == (None, None) else None, min_confidence)
+    files = (points_file, *(mask for mask in masks if isinstance(mask, Path)))
+    recipe_file = Path(click.get_current_context().params["recipe_name"])
+    inputs = (source, target, *(file for file in files if file is not None), recipe_file)
     picture, results = _outputs(inputs, out, json_out)
     photos = load_image(source, category), load_image(target, category)
     wanted = _wanted_points(points, points_file)
-    if wanted is not None:
-        read_points(wanted, photos[0].size)
+    covered = [
+        None if mask is None else read_mask(mask, photo.size)
+        for mask, photo in zip(masks, photos, strict=True)
+    ]
+    _check_points(wanted, photos[0], covered[0], recipe, symmetric)
 
     hide_downloads_off_terminal()
     with Progress(steps=4) as progress:
@@ -92,8 +121,11 @@ def match(
         with progress.step(f"encoding {target.name}"):
             second = model.encode(photos[1])
         with progress.step("matching"):
-            matches = model.match(first, second, wanted)
+            pair = model.fuse(first, second, source_mask=covered[0], target_mask=covered[1])
+            matches = pair.match(wanted, min_confidence, symmetric)
     _report(matches, model, picture, results)
+    if symmetric and pair.mirrored:
+        click.echo("the target looks mirrored: left and right were exchanged", err=True)
 
 
 def _outputs(
@@ -154,20 +186,45 @@ def _wanted_points(points: tuple[tuple[float, float], ...], file: Path | None) -
     return values
 
 
+def _check_points(
+    wanted: Any, source: Image, mask: Mask | None, recipe: Recipe,
+    symmetric: tuple[tuple[str, str], ...],
+) -> None:  # fmt: skip
+    from sdcorr.errors import BadPoints
+    from sdcorr.masks import check_covered
+    from sdcorr.preprocess import read_points
+    from sdcorr.symmetry import partners
+
+    names, places = (None, None) if wanted is None else read_points(wanted, source.size)
+    if places is not None and mask is not None:
+        check_covered(mask, places, names)
+    if symmetric and not recipe.flip:
+        raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
+    if symmetric and names is None:
+        raise BadPoints("--symmetric exchanges points by name; give --points-file with names")
+    partners(names or (), symmetric)
+
+
 def _cut(name: str) -> str:
     """At most 100 bytes, so that two of them make a file name."""
     return name.encode(errors="ignore")[:100].decode(errors="ignore")
 
 
 def _print_table(matches: Matches) -> None:
-    """One line per match: name, source x y, target x y, score, and whether it was rejected."""
+    """One line per match: name, source x y, target x y, score, confidence, and if rejected."""
     names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
     width = max([4, *map(len, names)])
-    click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score")
+    sure = [""] * len(matches)
+    if matches.confidence is not None:
+        sure = [f"  {value:10.2f}" for value in matches.confidence.tolist()]
+    heading = "  confidence" if matches.confidence is not None else ""
+    click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score{heading}")
     rows = zip(
-        names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(),
+        names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(), sure,
         matches.matched.tolist(), strict=True,
     )  # fmt: skip
-    for name, (sx, sy), (tx, ty), score, matched in rows:
+    for name, (sx, sy), (tx, ty), score, likely, matched in rows:
         note = "" if matched else "  no match"
-        click.echo(f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}{note}")
+        click.echo(
+            f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}{likely}{note}"
+        )

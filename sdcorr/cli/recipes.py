@@ -85,11 +85,23 @@ def _in_words(recipe: Recipe) -> Iterator[str]:
         yield from (f"    {field} = {json.dumps(value)}" for field, value in config.items())
         for use in group["maps"]:
             context = ", log-binned context" if use["context"] else ""
+            context += ", standardised" if use["standardize"] else ""
             reduced = f", PCA to {use['pca']}" if use["pca"] else ""
             steps = "".join(f", x{factor}" for factor in use["upsample"])
             yield f"    uses {use['name']}{context}{reduced}{steps}"
     if limits := described["foreground"]:
         yield f"  matches where {limits['map']} > {limits['above']:g}"
+    if described["by_confidence"]:
+        yield "  groups  weighted at each point by how peaked their similarity is"
+    if described["flip"]:
+        yield "  flip    similarities averaged with those of the mirrored source photo"
+    if described["calibration"] and recipe.own_calibration is None:
+        yield "  confidence none: the calibration was fitted to another recipe"
+    elif calibration := described["calibration"]:
+        right = f"error <= {calibration['alpha']:g} of the {calibration['threshold']} side"
+        yield f"  confidence of {right}, fitted on {calibration['fitted']}"
+    else:
+        yield "  confidence uncalibrated"
     matcher = described["matcher"]
     fields = ", ".join(f"{key}={value}" for key, value in matcher.items() if key != "kind")
     yield f"  matcher {matcher['kind']}{': ' if fields else ''}{fields}"

@@ -24,12 +24,14 @@ class Places:
         score: ``(N,)`` similarity there.
         margin: ``(N,)`` score minus the best more than two cells away.
         peak: ``(N,)`` score minus the mean over the allowed cells.
+        found: ``(N,)`` bool, whether any place is similar at all.
     """
 
     target: Tensor
     score: Tensor
     margin: Tensor
     peak: Tensor
+    found: Tensor
 
 
 Find = Callable[[Similarity, Tensor], Places]
@@ -38,17 +40,16 @@ Find = Callable[[Similarity, Tensor], Places]
 def match_in_tiles(find: Find, similarity: Similarity, points: Tensor, *, mutual: bool) -> Matches:
     """Matches of ``(N, 2)`` source pixels, with their way back, in bounded memory.
 
-    A match is rejected (``matched`` False) where no place has a similarity above 0, as for a flat
-    place; and, where ``mutual`` asks for it, unless the way back ends in the cell that holds the
-    source point.
+    A match is rejected (``matched`` False) where no place is similar, as for a flat place; and,
+    where ``mutual`` asks for it, unless the way back ends in the cell that holds the source point.
     """
     step = max(1, TILE // (similarity.target.shape[0] * similarity.target.shape[1]))
     tiles = [_match(find, similarity, tile) for tile in points.split(step)]
-    target, score, margin, peak, home = map(torch.cat, zip(*tiles, strict=True))
-    matched = score > 0  # a flat place is similar to nothing, and so matches nothing
+    target, score, margin, peak, matched, home = map(torch.cat, zip(*tiles, strict=True))
     if mutual:
         matched &= similarity.source.cell_of(home) == similarity.source.cell_of(points)
-    cycle = (home - points).norm(dim=1)
+    image = similarity.source.image  # a thin photo's cells reach beyond it
+    cycle = (image.clamp(home) - image.clamp(points)).norm(dim=1)
     target = similarity.target.image.clamp(target)
     return Matches(points, target, score, margin, cycle, peak, matched)
 
@@ -58,7 +59,8 @@ def _match(find: Find, similarity: Similarity, points: Tensor) -> tuple[Tensor, 
     # points that are found at one place share its way back
     places, which = there.target.unique(dim=0, return_inverse=True)
     back = find(similarity.swap(), places).target[which]
-    return (there.target, there.score.cpu(), there.margin.cpu(), there.peak.cpu(), back)
+    evidence = (one.cpu() for one in (there.score, there.margin, there.peak, there.found))
+    return there.target, *evidence, back
 
 
 def allowed_rows(similarity: Similarity, points: Tensor, inside_only: bool) -> Tensor:
@@ -102,3 +104,25 @@ def mean_of_allowed(rows: Tensor) -> Tensor:
     """Mean similarity of each row over the cells that are not excluded by -inf: ``(N,)``."""
     allowed = torch.isfinite(rows)
     return rows.masked_fill(~allowed, 0).sum(dim=1) / allowed.sum(dim=1)
+
+
+def expected_place(
+    rows: Tensor, cell: Tensor, grid: Grid, reach: int, temperature: float
+) -> Tensor:
+    """Mean pixel of a window of cells, weighted by ``softmax(rows / temperature)`` over it.
+
+    Args:
+        rows: ``(N, h*w)`` similarities, -inf where a cell is not allowed.
+        cell: ``(N,)`` the window's middle.
+        grid: of the target.
+        reach: rows and columns of the window on each side of the middle.
+        temperature: positive.
+
+    Returns:
+        ``(N, 2)`` float64 pixels of the target, on the CPU.
+    """
+    outside = ~window_around(cell, grid, reach)
+    logits = rows.masked_fill(outside, -torch.inf).cpu().double()
+    # float64, and the peak at 0: no temperature overflows
+    weights = ((logits - logits.amax(dim=1, keepdim=True)) / temperature).softmax(dim=1)
+    return weights @ grid.centers()

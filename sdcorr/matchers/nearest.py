@@ -53,6 +53,7 @@ class Nearest:
             score,
             score - best_elsewhere(rows, cell, similarity.target),
             score - mean_of_allowed(rows),
+            found=score > 0,
         )
 
 

@@ -89,7 +89,9 @@ class Pixel:
             cells = torch.maximum(cells, best_of_runs(by_column, rows, grid.shape[0], dim=1))
         by_cell = cells.flatten(1)
         elsewhere = best_elsewhere(by_cell, grid.cell_of(place).to(by_cell.device), grid)
-        return Places(place, best, best - elsewhere, best - mean_of_allowed(by_cell))
+        return Places(
+            place, best, best - elsewhere, best - mean_of_allowed(by_cell), found=best > 0
+        )
 
 
 def _exact(values: Tensor) -> Tensor:

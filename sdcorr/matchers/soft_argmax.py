@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe
 from sdcorr.fields import check
-from sdcorr.geometry import Grid
 from sdcorr.matchers._rows import (
     Places,
     allowed_rows,
     best_cells,
     best_elsewhere,
+    expected_place,
     match_in_tiles,
     mean_of_allowed,
-    window_around,
 )
 from sdcorr.types import Matches, Similarity
 
@@ -62,29 +60,8 @@ class SoftArgmax:
             score,
             score - best_elsewhere(rows, cell, similarity.target),
             score - mean_of_allowed(rows),
+            found=score > 0,
         )
-
-
-def expected_place(
-    rows: Tensor, cell: Tensor, grid: Grid, reach: int, temperature: float
-) -> Tensor:
-    """Mean pixel of a window of cells, weighted by ``softmax(rows / temperature)`` over it.
-
-    Args:
-        rows: ``(N, h*w)`` similarities, -inf where a cell is not allowed.
-        cell: ``(N,)`` the window's middle.
-        grid: of the target.
-        reach: rows and columns of the window on each side of the middle.
-        temperature: positive.
-
-    Returns:
-        ``(N, 2)`` float64 pixels of the target, on the CPU.
-    """
-    outside = ~window_around(cell, grid, reach)
-    logits = rows.masked_fill(outside, -torch.inf).cpu().double()
-    # float64, and the peak at 0: no temperature overflows
-    weights = ((logits - logits.amax(dim=1, keepdim=True)) / temperature).softmax(dim=1)
-    return weights @ grid.centers()
 
 
 PLUGIN = SoftArgmax

@@ -22,6 +22,7 @@ def built(checkpoints) -> dict[str, tuple[object, Backbone]]:
     changes = {
         "cleandift": {"size": 128},
         "constant": {},
+        "dense_sift": {"size": 160},
         "dinov2": {"size": 168},
         "dinov3": {"size": 192},
         "sift": {"size": 160},

@@ -24,11 +24,12 @@ from torch import Tensor
 import sdcorr
 from sdcorr.backbones._taps import read_layers
 from sdcorr.backbones.dinov2 import Dinov2
+from sdcorr.fused import Fused
 from sdcorr.geometry import Size
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.matchers.soft_argmax import SoftArgmax
-from sdcorr.pipeline import Fused, Pipeline
+from sdcorr.pipeline import Pipeline
 from sdcorr.preprocess import fit, load_image
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import find_recipe

@@ -1,0 +1,83 @@
+"""Dense flow: every cell of the source matched, and checked by the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sdcorr.errors import BadRecipe
+from sdcorr.geometry import Grid
+from sdcorr.types import FeatureMap, Matcher, Similarity
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Where each cell of the source lies in the target.
+
+    Args:
+        grid: the source's cells, ``(h, w)``.
+        target: ``(h, w, 2)`` float64, (x, y) pixels of the target.
+        cycle_error: ``(h, w)`` float64, pixels of the source between a cell's centre and where its
+            match leads back to.
+        consistent: ``(h, w)`` bool: the matcher accepts the match, and the cycle error is within
+            the tolerance. False for cells on padding or outside the mask.
+    """
+
+    grid: Grid
+    target: Tensor
+    cycle_error: Tensor
+    consistent: Tensor
+
+    def per_pixel(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """The flow at each pixel of the source photo.
+
+        Returns:
+            Target (x, y) minus source (x, y), ``(H, W, 2)`` in pixels, bilinear between cells, as
+            in a ``.flo`` file; and ``(H, W)``, where the nearest cell is consistent.
+        """
+        height, width = self.grid.image
+        x, y = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
+        pixels = torch.stack([x, y], dim=-1).reshape(-1, 2).double()
+        moved = self.target - places(self.grid).reshape(self.target.shape)
+        flow = FeatureMap("flow", moved.permute(2, 0, 1), self.grid).sample(pixels)
+        consistent = self.consistent.flatten()[self.grid.cell_of(pixels)]
+        return flow.reshape(height, width, 2).numpy(), consistent.reshape(height, width).numpy()
+
+
+def places(grid: Grid) -> Tensor:
+    """Where on the photo each cell is: ``(h*w, 2)``.
+
+    Its centre; a cell on padding has none, and takes that of the nearest cell on the photo.
+    """
+    return grid.image.clamp(grid.confine(grid.centers()))
+
+
+def dense_flow(matcher: Matcher, similarity: Similarity, within: float) -> Flow:
+    """Match the centre of every cell of the source, with a forward-backward check.
+
+    Args:
+        matcher: any.
+        similarity: of the two photos.
+        within: tolerance of the cycle error, share of the source photo's longer side.
+
+    Raises:
+        BadRecipe: the tolerance is negative.
+    """
+    grid = similarity.source
+    if not within >= 0:
+        raise BadRecipe(f"flow: expected a tolerance of at least 0, got {within}")
+    foreground = similarity.swap().foreground
+    allowed = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
+    matches = matcher(similarity, places(grid))
+    consistent = matches.matched & (matches.cycle_error <= within * max(grid.image)) & allowed
+    shape = grid.shape
+    return Flow(
+        grid,
+        matches.target.reshape(*shape, 2),
+        matches.cycle_error.reshape(shape),
+        consistent.reshape(shape),
+    )

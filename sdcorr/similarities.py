@@ -1,0 +1,86 @@
+"""Similarities made of others: their mean, and their mean by confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdcorr.geometry import Grid
+from sdcorr.types import Similarity
+
+ROUNDING = 1e-6  # of similarities; what is less peaked is flat
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """Several similarities of one pair on the same grids, with the same foreground."""
+
+    parts: tuple[Similarity, ...]
+
+    @property
+    def source(self) -> Grid:
+        """Cells of the source photo."""
+        return self.parts[0].source
+
+    @property
+    def target(self) -> Grid:
+        """Cells of the target photo."""
+        return self.parts[0].target
+
+    @property
+    def foreground(self) -> Tensor | None:
+        """Target cells that may be matched."""
+        return self.parts[0].foreground
+
+
+@dataclass(frozen=True, eq=False)
+class MeanSimilarity(_Joined):
+    """The mean of several similarities.
+
+    Of the source photo and of its mirror image, turned back, this is flip averaging without lists
+    of left and right parts: what looks the same either way counts more than what does not.
+    """
+
+    def rows(self, points: Tensor) -> Tensor:
+        """Mean similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``."""
+        total: Tensor = sum(part.rows(points) for part in self.parts)  # type: ignore[assignment]
+        return total / len(self.parts)
+
+    def swap(self) -> MeanSimilarity:
+        """The same pair seen from the target."""
+        return MeanSimilarity(tuple(part.swap() for part in self.parts))
+
+
+@dataclass(frozen=True, eq=False)
+class ConfidenceWeighted(_Joined):
+    """The mean of groups' similarities, each weighted at each point by how peaked it is.
+
+    A group's confidence at a point is the maximum of its similarities minus their mean, over the
+    cells that may be matched; it multiplies the group's fixed weight. Where no group has any, the
+    fixed weights stand alone.
+
+    Args:
+        parts: a similarity per group.
+        weights: fixed weight of each group, as in ``sum(w_i cos_i) / sum(w_i)``.
+    """
+
+    weights: tuple[float, ...]
+
+    def rows(self, points: Tensor) -> Tensor:
+        """Weighted similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``."""
+        rows = torch.stack([part.rows(points) for part in self.parts])  # (G, N, h*w)
+        allowed = self.target.inside().to(rows.device)
+        if self.foreground is not None:
+            allowed = allowed & self.foreground.to(rows.device)
+        peaks = rows[:, :, allowed].amax(dim=2) - rows[:, :, allowed].mean(dim=2)  # (G, N)
+        fixed = rows.new_tensor(self.weights)[:, None]
+        peaks = torch.where(peaks > ROUNDING, peaks, 0)
+        weights = torch.where((peaks > 0).any(dim=0), peaks * fixed, fixed)
+        shares = weights / weights.sum(dim=0)
+        return (shares[:, :, None] * rows).sum(dim=0)
+
+    def swap(self) -> ConfidenceWeighted:
+        """The same pair seen from the target, with the peaks of that way."""
+        return ConfidenceWeighted(tuple(part.swap() for part in self.parts), self.weights)

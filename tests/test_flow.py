@@ -1,0 +1,219 @@
+"""Dense flow and its forward-backward check."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import sdcorr
+from sdcorr.backbones.sift import Sift
+from sdcorr.errors import BadRecipe
+from sdcorr.flow import Flow, dense_flow
+from sdcorr.fusion import FusedSimilarity, Group, MapUse
+from sdcorr.geometry import Grid, Size
+from sdcorr.matchers.mutual import Mutual
+from sdcorr.matchers.nearest import Nearest
+from sdcorr.matchers.same_position import SamePosition
+from sdcorr.matchers.soft_argmax import SoftArgmax
+from sdcorr.recipe import Recipe
+from sdcorr.types import FeatureMap
+
+WIDE = Grid((6, 9), (10.0, 10.0), (0.0, 0.0), Size(60, 90))
+CROP = Grid((6, 6), (10.0, 10.0), (0.0, 0.0), Size(60, 60))
+LETTERBOX = Grid((8, 8), (9.0, 9.0), (0.0, -12.0), Size(48, 72))  # rows 0 and 7 lie on padding
+UPRIGHT = Grid((5, 5), (9.0, 9.0), (-10.0, 0.0), Size(45, 25))  # columns 0 and 4 lie on padding
+
+
+def random_map(grid: Grid, seed: int, channels: int = 64) -> FeatureMap:
+    generator = torch.Generator().manual_seed(seed)
+    return FeatureMap("m", torch.randn(channels, *grid.shape, generator=generator), grid)
+
+
+def crops(shift: int) -> FusedSimilarity:
+    """Two views of one scene, the target's ``shift`` columns of 10 px further to the right.
+
+    No two places look alike, but those of columns 0 and 1 look a little like that of column 4.
+    """
+    scene = torch.eye(54).reshape(54, 6, 9)
+    scene[:, :, :2] += scene[:, :, 4:5] / 2
+    left, right = scene[:, :, :6], scene[:, :, shift : shift + 6]
+    return FusedSimilarity(FeatureMap("m", left, CROP), FeatureMap("m", right, CROP))
+
+
+def test_a_shifted_picture_flows_by_the_shift_and_what_left_it_is_not_consistent():
+    """Two columns left the view: they are found at column 4, which leads back 40 and 30 px off."""
+    flow = dense_flow(Nearest(), crops(2), 0.05)
+    assert flow.grid == CROP
+    assert flow.target.shape == (6, 6, 2)
+    assert flow.target.dtype == torch.float64
+    assert flow.consistent.tolist() == [[False, False, True, True, True, True]] * 6
+    centers = CROP.centers().reshape(6, 6, 2)
+    shift = torch.tensor([20.0, 0.0])
+    torch.testing.assert_close(flow.target, centers[:, [4, 4, 2, 3, 4, 5]] - shift)
+    assert flow.cycle_error.tolist() == [[40, 30, 0, 0, 0, 0]] * 6
+    assert dense_flow(Nearest(), crops(2), 0.5).consistent.tolist() == [[False] + [True] * 5] * 6
+
+
+def test_a_picture_flows_nowhere_to_itself():
+    flow = dense_flow(Nearest(), crops(0), 0.0)
+    assert flow.consistent.all()
+    moved, consistent = flow.per_pixel()
+    assert np.abs(moved).max() < 1e-4  # float32 of up to 60 px
+    assert consistent.all()
+
+
+@pytest.mark.parametrize(
+    "matcher", [Nearest(), SoftArgmax(window=3), Mutual(Nearest(), within=0.2)], ids=str
+)
+def test_each_cell_is_matched_at_its_centre(matcher):
+    similarity = FusedSimilarity(random_map(LETTERBOX, 0, 8), random_map(UPRIGHT, 1, 8))
+    flow = dense_flow(matcher, similarity, 0.25)
+    inside = LETTERBOX.inside()
+    points = LETTERBOX.centers()
+    for index in range(64):
+        point = points[index] if inside[index] else LETTERBOX.confine(points[index][None])[0]
+        match = matcher(similarity, point[None])
+        row, column = divmod(index, 8)
+        # many points at once are summed in another order than one, in float32
+        torch.testing.assert_close(flow.target[row, column], match.target[0], rtol=0, atol=1e-3)
+        cycle = flow.cycle_error[row, column]
+        torch.testing.assert_close(cycle, match.cycle_error[0], rtol=0, atol=1e-3)
+        expected = inside[index] and match.matched[0] and match.cycle_error[0] <= 0.25 * 72
+        assert bool(flow.consistent[row, column]) == bool(expected)
+    assert 0 < flow.consistent.sum() < inside.sum()
+
+
+def test_padding_is_never_consistent():
+    one = random_map(LETTERBOX, 0)
+    flow = dense_flow(Nearest(), FusedSimilarity(one, one), 1.0)
+    assert torch.equal(flow.consistent.flatten(), LETTERBOX.inside())
+    assert torch.equal(flow.target[0], flow.target[1])  # that of the nearest cell on the photo
+    assert LETTERBOX.image.contains(flow.target.reshape(-1, 2)).all()
+    _, consistent = flow.per_pixel()
+    assert consistent.all()  # each pixel is of the photo
+
+
+def test_the_tolerance_is_a_share_of_the_source_photo_s_longer_side():
+    similarity = FusedSimilarity(random_map(LETTERBOX, 0, 8), random_map(UPRIGHT, 1, 8))
+    for within in (0.0, 0.1, 0.3, 1.0):
+        flow = dense_flow(Nearest(), similarity, within)
+        near = flow.cycle_error.flatten() <= within * 72
+        assert torch.equal(flow.consistent.flatten(), near & LETTERBOX.inside())
+
+
+def test_a_flat_place_is_not_consistent():
+    """Whatever its way back; cells beside it still see something."""
+    values = random_map(CROP, 0).values.clone()
+    values[:, :3, :3] = 0
+    one = FeatureMap("m", values, CROP)
+    consistent = dense_flow(Nearest(), FusedSimilarity(one, one), 1.0).consistent
+    assert not consistent[1, 1]
+    assert consistent[4:].all()
+    assert consistent[:, 4:].all()
+
+
+# At each pixel
+
+
+def test_the_flow_at_pixels_by_hand():
+    """Two cells of 4 px, centres at 1.5 and 5.5, moved by (0, 0) and (8, 4): between them by
+    their distance, beyond them as they are. A pixel is consistent as the cell that holds it."""
+    grid = Grid((1, 2), (4.0, 3.0), (0.0, 0.0), Size(3, 8))
+    target = grid.centers().reshape(1, 2, 2) + torch.tensor([[[0.0, 0.0], [8.0, 4.0]]])
+    flow = Flow(grid, target, torch.zeros(1, 2).double(), torch.tensor([[True, False]]))
+    moved, consistent = flow.per_pixel()
+    assert (moved.shape, moved.dtype) == ((3, 8, 2), np.float32)
+    assert (consistent.shape, consistent.dtype) == ((3, 8), np.bool_)
+    shares = [0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1]
+    for row in moved:
+        assert row[:, 0].tolist() == pytest.approx([8 * share for share in shares], abs=1e-5)
+        assert row[:, 1].tolist() == pytest.approx([4 * share for share in shares], abs=1e-5)
+    assert consistent.tolist() == [[True] * 4 + [False] * 4] * 3
+
+
+@pytest.mark.parametrize("grid", [LETTERBOX, UPRIGHT, WIDE], ids=["rows", "columns", "whole"])
+def test_the_flow_at_pixels_agrees_with_a_loop(grid: Grid):
+    """Bilinear between the centres of cells on the photo; padding is never read."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = grid.shape
+    target = 50 * torch.rand(height, width, 2, generator=generator, dtype=torch.float64)
+    inside = grid.inside().reshape(height, width)
+    target[~inside] = 1e6
+    consistent = torch.rand(height, width, generator=generator) > 0.5
+    flow = Flow(grid, target, torch.zeros(height, width).double(), consistent)
+    moved, sure = flow.per_pixel()
+    own = grid.centers().reshape(height, width, 2)
+    rows, columns = inside.any(dim=1).nonzero()[:, 0].tolist(), inside.any(dim=0).nonzero()[:, 0]
+    columns = columns.tolist()
+    for y, x in ((0, 0), (7, 3), (20, 11), (23, 24), (44, 24), (10, 17), (31, 5)):
+        column = (x + 0.5 - grid.offset[0]) / grid.stride[0] - 0.5
+        row = (y + 0.5 - grid.offset[1]) / grid.stride[1] - 0.5
+        column = min(max(column, columns[0]), columns[-1])
+        row = min(max(row, rows[0]), rows[-1])
+        expected = torch.zeros(2).double()
+        for r in {int(row), min(int(row) + 1, rows[-1])}:
+            for c in {int(column), min(int(column) + 1, columns[-1])}:
+                share = (1 - abs(row - r)) * (1 - abs(column - c))
+                expected += share * (target[r, c] - own[r, c])
+        assert moved[y, x].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+        assert sure[y, x] == consistent[round(row), round(column)]
+
+
+# From photos
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    backbone = Sift(size=256, diameters=(8.0,))
+    return Recipe("mine", (Group("sift", backbone, (MapUse("rootsift"),)),))
+
+
+def test_flow_between_two_crops_of_a_photo(recipe: Recipe, photo: np.ndarray):
+    """Crops of 256 px, whose cells are 8 px; the right one begins 64 px further to the right."""
+    left, right = photo[20:276, 60:316], photo[20:276, 124:380]
+    pair = sdcorr.load(recipe, device="cpu").fuse(left, right)
+    moved, consistent = pair.flow().per_pixel()
+    assert moved.shape == (256, 256, 2)
+    inner = np.zeros((256, 256), bool)
+    inner[48:208, 112:208] = True  # away from borders, and seen in both
+    assert (consistent & inner).sum() > 0.8 * inner.sum()
+    off = np.abs(moved[inner & consistent] - [-64, 0]).max(axis=1)
+    assert (off < 1).mean() > 0.8
+    assert consistent[:, :48].mean() < 0.4  # not in the right crop
+    strict = pair.flow(within=0.0).consistent
+    assert torch.equal(strict, strict & pair.flow(within=1.0).consistent)
+    assert strict.sum() < pair.flow(within=1.0).consistent.sum()
+
+
+def test_flow_uses_the_recipe_s_matcher(recipe: Recipe, photo: np.ndarray, other_photo):
+    still = dataclasses.replace(recipe, matcher=SamePosition())
+    flow = sdcorr.load(still, device="cpu").fuse(other_photo, photo).flow()
+    points = flow.grid.image.clamp(flow.grid.confine(flow.grid.centers()))
+    torch.testing.assert_close(flow.target.reshape(-1, 2), photo_clamp(points))
+
+
+def photo_clamp(points: torch.Tensor) -> torch.Tensor:
+    """The same x, y on the photo of 471 x 313."""
+    return Size(313, 471).clamp(points)
+
+
+def test_a_photo_thinner_than_a_cell_flows_nowhere_to_itself():
+    grid = Grid((4, 4), (250.0, 250.0), (0.0, -499.5), Size(1, 1000))
+    values = torch.randn(8, 4, 4, generator=torch.Generator().manual_seed(0))
+    same = FusedSimilarity(FeatureMap("m", values, grid), FeatureMap("m", values, grid))
+    flow = dense_flow(Nearest(), same, 0.05)
+    moved, consistent = flow.per_pixel()
+    assert np.abs(moved).max() < 1e-6
+    assert consistent.all()
+
+
+def test_a_mask_and_a_negative_tolerance():
+    grid = Grid((2, 2), (4.0, 4.0), (0.0, 0.0), Size(8, 8))
+    one = FeatureMap("m", torch.eye(4).reshape(4, 2, 2), grid)
+    masked = FusedSimilarity(one, one, source_foreground=torch.tensor([True, False, True, False]))
+    assert dense_flow(Nearest(), masked, 0).consistent.tolist() == [[True, False], [True, False]]
+    with pytest.raises(BadRecipe, match="at least 0, got -1"):
+        dense_flow(Nearest(), masked, -1)
