@@ -133,14 +133,14 @@ def _match(fused: Fused, pair: Pair, symmetric: Sequence[Sequence[str]] | None) 
     """The matches of a pair's source keypoints, then of those that only the source shows."""
     points = torch.from_numpy(np.concatenate([pair.source_keypoints, pair.source_only]))
     points = fused.source.size.clamp(points)
-    plain = fused.match(points)
     if not symmetric:
-        return plain
+        return fused.match(points)
     ids = (*pair.keypoint_ids, *pair.source_only_ids)
     shown = [couple for couple in symmetric if set(couple) <= set(ids)]
     lone = {end for couple in symmetric for end in couple} - {e for couple in shown for e in couple}
     found = fused.match(dict(zip(ids, points.tolist(), strict=True)), symmetric=shown)
-    return _either(torch.tensor([name in lone for name in ids]), plain, found)
+    alone = torch.tensor([name in lone for name in ids])
+    return _either(alone, fused.match(points), found) if alone.any() else found
 
 
 def _either(first: Tensor, one: Matches, other: Matches) -> Matches:

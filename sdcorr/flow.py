@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdcorr.errors import BadRecipe
 from sdcorr.geometry import Grid
+from sdcorr.similarities import allowed_cells
 from sdcorr.types import FeatureMap, Matcher, Similarity
 
 
@@ -70,10 +71,9 @@ def dense_flow(matcher: Matcher, similarity: Similarity, within: float) -> Flow:
     grid = similarity.source
     if not within >= 0:
         raise BadRecipe(f"flow: expected a tolerance of at least 0, got {within}")
-    foreground = similarity.swap().foreground
-    allowed = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
     matches = matcher(similarity, places(grid))
-    consistent = matches.matched & (matches.cycle_error <= within * max(grid.image)) & allowed
+    near = matches.cycle_error <= within * max(grid.image)
+    consistent = matches.matched & near & allowed_cells(similarity.swap())
     shape = grid.shape
     return Flow(
         grid,

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sdcorr.confidence import Calibration, check_confidence
-from sdcorr.errors import BadPoints, BadRecipe
+from sdcorr.errors import BadRecipe
 from sdcorr.flow import Flow, dense_flow
 from sdcorr.geometry import Size
 from sdcorr.masks import Mask, check_covered
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.preprocess import Points, read_points
-from sdcorr.similarities import MeanSimilarity
+from sdcorr.similarities import MeanSimilarity, allowed_cells
 from sdcorr.symmetry import looks_mirrored, partners
 from sdcorr.types import Encoding, Matcher, Matches, Similarity
 
@@ -80,12 +80,12 @@ class Fused:
         if points is None and not symmetric:
             return self._most_confident(min_confidence)
         names, places = (None, None) if points is None else read_points(points, self.source.size)
-        if places is None or (symmetric and names is None):
-            raise BadPoints("symmetric exchanges points by name; give points with names")
+        order = partners(names, symmetric)
+        assert places is not None  # without points there are no names
         if self.source_mask is not None:
             check_covered(self.source_mask, places, names)
         if symmetric:
-            found = self._match_symmetric(places, partners(names or (), symmetric))
+            found = self._match_symmetric(places, order)
         else:
             found = self.matcher(self._prepared, places)
         return self._complete(dataclasses.replace(found, names=names), min_confidence)
@@ -111,10 +111,7 @@ class Fused:
             return looks_mirrored(*self.similarity.parts)
 
     def _match_symmetric(self, places: Tensor, order: Tensor) -> Matches:
-        mirrored = self.mirrored
-        assert isinstance(self.similarity, MeanSimilarity)
-        similarity = self.similarity.parts[int(mirrored)]
-        found = self.matcher(similarity, places[order] if mirrored else places)
+        found = self.matcher(self._prepared_one_way, places[order] if self.mirrored else places)
         return dataclasses.replace(found, source=places)
 
     def _complete(self, found: Matches, min_confidence: float | None) -> Matches:
@@ -133,16 +130,25 @@ class Fused:
 
     @cached_property
     def _prepared(self) -> Similarity:
-        """The similarity as the matcher wants it: what all points share is computed once."""
+        return self._prepare(self.similarity)
+
+    @cached_property
+    def _prepared_one_way(self) -> Similarity:
+        """Of the photo, or of its mirror image if the target looks mirrored, not of both."""
+        mirrored = self.mirrored
+        assert isinstance(self.similarity, MeanSimilarity)
+        return self._prepare(self.similarity.parts[int(mirrored)])
+
+    def _prepare(self, similarity: Similarity) -> Similarity:
+        """As the matcher wants it: what all points share is computed once."""
         if isinstance(self.matcher, Prepares):
-            return self.matcher.prepare(self.similarity)
-        return self.similarity
+            return self.matcher.prepare(similarity)
+        return similarity
 
     def _most_confident(self, min_confidence: float | None) -> Matches:
         """See ``match`` without points."""
-        grid, foreground = self.similarity.source, self.similarity.swap().foreground
-        cells = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
-        mutual = Nearest(mutual=True)(self.similarity, grid.centers()[cells])
+        centers = self.similarity.source.centers()[allowed_cells(self.similarity.swap())]
+        mutual = Nearest(mutual=True)(self.similarity, centers)
         mutual, sizes = mutual.select(mutual.matched), (self.source.size, self.target.size)
         if self.calibration is None:  # there is only the similarity to choose by
             mutual = best_apart(mutual, *sizes)

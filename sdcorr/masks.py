@@ -59,28 +59,29 @@ def cells_under(mask: Mask, grid: Grid) -> Tensor:
     centre, the cells nearest to its pixels are allowed.
     """
     inside = grid.inside()
-    covered = torch.from_numpy(mask)
-    x, y = grid.image.clamp(grid.centers()).round().long().unbind(-1)
-    height, width = grid.image
-    cells: Tensor = covered[y.clamp(0, height - 1), x.clamp(0, width - 1)] & inside
+    cells = _at(mask, grid.centers()) & inside
     if not cells.any():
-        pixels = covered.nonzero().flip(1).double()  # (M, 2) xy
+        pixels = torch.from_numpy(mask).nonzero().flip(1).double()  # (M, 2) xy
         cells[grid.cell_of(pixels)] = True
     return cells
 
 
 def check_covered(mask: Mask, points: Tensor, names: Sequence[str] | None = None) -> None:
     """Refuse points ``(N, 2)`` of the photo of which one lies on no covered pixel."""
-    x, y = points.round().long().unbind(-1)
-    height, width = mask.shape
-    covered = torch.from_numpy(mask)[y.clamp(0, height - 1), x.clamp(0, width - 1)]
-    for index in (~covered).nonzero().flatten().tolist():
+    for index in (~_at(mask, points)).nonzero().flatten().tolist():
         px, py = points[index].tolist()
         name = repr(names[index]) if names else index + 1
         raise BadPoints(
             f"point {name} ({px:g}, {py:g}) lies outside the source mask; leave it out, or make "
             "the mask larger"
         )
+
+
+def _at(mask: Mask, points: Tensor) -> Tensor:
+    """Whether the pixel nearest to each point ``(N, 2)`` is covered: ``(N,)`` bool."""
+    x, y = points.round().long().unbind(-1)
+    height, width = mask.shape
+    return torch.from_numpy(mask)[y.clamp(0, height - 1), x.clamp(0, width - 1)]
 
 
 def _of_file(path: Path) -> Mask:

@@ -39,6 +39,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe, runtime: Runtime, store: DiskStore | None = None) -> None:
         self.recipe = recipe
         self.runtime = runtime
+        self._calibration = recipe.own_calibration  # once: it takes a digest of the recipe
         find_weights(recipe)  # all of them, before any is loaded
         with memory_in_words(recipe.name, runtime):
             self.backbones = {group.name: _build(group, runtime, store) for group in recipe.groups}
@@ -120,7 +121,7 @@ class Pipeline:
                 similarity = MeanSimilarity((similarity, joined(turned)))
         # margins and peaks depend on how many cells there are to choose from
         masked = any(mask is not None for mask in masks)
-        calibration = None if masked else recipe.own_calibration
+        calibration = None if masked else self._calibration
         return Fused(first, second, similarity, recipe.matcher, calibration, masks[0])
 
     def match(

@@ -1,4 +1,4 @@
-"""Similarities made of others: their mean, and their mean by confidence."""
+"""Which cells of a similarity may be matched; similarities made of others: their means."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from sdcorr.geometry import Grid
 from sdcorr.types import Similarity
 
 ROUNDING = 1e-6  # of similarities; what is less peaked is flat
+
+
+def allowed_cells(similarity: Similarity, inside_only: bool = True) -> Tensor:
+    """Target cells that may be matched: ``(h*w,)`` bool, on the CPU.
+
+    Args:
+        similarity: of the two photos; of its ``swap()`` the cells are the source's.
+        inside_only: leave out cells that lie on padding.
+    """
+    inside = similarity.target.inside()
+    cells = inside if inside_only else torch.ones_like(inside)
+    return cells if similarity.foreground is None else cells & similarity.foreground.cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +57,7 @@ class MeanSimilarity(_Joined):
 
     def rows(self, points: Tensor) -> Tensor:
         """Mean similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``."""
-        total: Tensor = sum(part.rows(points) for part in self.parts)  # type: ignore[assignment]
-        return total / len(self.parts)
+        return torch.stack([part.rows(points) for part in self.parts]).mean(dim=0)
 
     def swap(self) -> MeanSimilarity:
         """The same pair seen from the target."""
@@ -71,10 +82,8 @@ class ConfidenceWeighted(_Joined):
     def rows(self, points: Tensor) -> Tensor:
         """Weighted similarity of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``."""
         rows = torch.stack([part.rows(points) for part in self.parts])  # (G, N, h*w)
-        allowed = self.target.inside().to(rows.device)
-        if self.foreground is not None:
-            allowed = allowed & self.foreground.to(rows.device)
-        peaks = rows[:, :, allowed].amax(dim=2) - rows[:, :, allowed].mean(dim=2)  # (G, N)
+        allowed = rows[:, :, allowed_cells(self).to(rows.device)]
+        peaks = allowed.amax(dim=2) - allowed.mean(dim=2)  # (G, N)
         fixed = rows.new_tensor(self.weights)[:, None]
         peaks = torch.where(peaks > ROUNDING, peaks, 0)
         weights = torch.where((peaks > 0).any(dim=0), peaks * fixed, fixed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from sdcorr.errors import BadPoints, UnknownName
 from sdcorr.files import parse_json
 from sdcorr.pairs import Pair
+from sdcorr.similarities import allowed_cells
 from sdcorr.types import Similarity
 
 STEP = 1024  # cells compared at once
@@ -26,31 +27,31 @@ def looks_mirrored(plain: Similarity, mirrored: Similarity) -> bool:
         plain: of source and target.
         mirrored: of the source's mirror image, turned back, and the target.
     """
-    grid, foreground = plain.source, plain.swap().foreground
-    cells = grid.inside() if foreground is None else grid.inside() & foreground.cpu()
-    centers = grid.centers()[cells]
+    centers = plain.source.centers()[allowed_cells(plain.swap())]
     plain_mean, mirrored_mean = (_mean_of_best(one, centers) for one in (plain, mirrored))
     return mirrored_mean > plain_mean
 
 
 def _mean_of_best(similarity: Similarity, points: Tensor) -> float:
-    allowed = similarity.target.inside()
-    if similarity.foreground is not None:
-        allowed = allowed & similarity.foreground.cpu()
+    allowed = allowed_cells(similarity)
     best = [similarity.rows(some).cpu()[:, allowed].amax(dim=1) for some in points.split(STEP)]
     return torch.cat(best).mean().item()
 
 
-def partners(names: Sequence[str], symmetric: Sequence[Sequence[str]]) -> Tensor:
+def partners(names: Sequence[str] | None, symmetric: Sequence[Sequence[str]]) -> Tensor:
     """Index ``(N,)`` of each point's partner: its own, for a point that has none.
 
     Args:
-        names: of N points.
+        names: of N points; None where they have none.
         symmetric: pairs of names, such as ``[("left eye", "right eye")]``.
 
     Raises:
-        BadPoints: a pair is none, names an unknown point, or one that has a partner already.
+        BadPoints: a pair is none, names an unknown point, or one that has a partner already; or
+            there are no names.
     """
+    if symmetric and names is None:
+        raise BadPoints("symmetric exchanges points by name; give points with names")
+    names = names or ()
     order = list(range(len(names)))
     for pair in symmetric:
         if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:

@@ -18,7 +18,7 @@ from sdcorr.geometry import Grid, Size
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.recipe import Recipe
-from sdcorr.similarities import ConfidenceWeighted, MeanSimilarity
+from sdcorr.similarities import ConfidenceWeighted, MeanSimilarity, allowed_cells
 from sdcorr.types import FeatureMap
 
 PHOTO = Size(48, 72)
@@ -295,3 +295,14 @@ def test_groups_without_peaks_are_weighed_as_if_fixed():
         rows = ConfidenceWeighted(parts, (1.0, 3.0)).rows(grid.centers())
         plain = (parts[0].rows(grid.centers()) + 3 * parts[1].rows(grid.centers())) / 4
         torch.testing.assert_close(rows, plain, atol=1e-6, rtol=0)
+
+
+def test_allowed_cells_by_hand():
+    """Four columns of which the first is padding; the foreground leaves out the last."""
+    grid = Grid((1, 4), (2.0, 2.0), (-2.0, 0.0), Size(2, 6))
+    one = FeatureMap("m", torch.ones(3, 1, 4), grid)
+    foreground = torch.tensor([True, True, True, False])
+    similarity = FusedSimilarity(one, one, foreground=foreground)
+    assert allowed_cells(similarity).tolist() == [False, True, True, False]
+    assert allowed_cells(similarity, inside_only=False).tolist() == foreground.tolist()
+    assert allowed_cells(similarity.swap()).tolist() == [False, True, True, True]

@@ -190,7 +190,6 @@ def _check_points(
     wanted: Any, source: Image, mask: Mask | None, recipe: Recipe,
     symmetric: tuple[tuple[str, str], ...],
 ) -> None:  # fmt: skip
-    from sdcorr.errors import BadPoints
     from sdcorr.masks import check_covered
     from sdcorr.preprocess import read_points
     from sdcorr.symmetry import partners
@@ -200,9 +199,7 @@ def _check_points(
         check_covered(mask, places, names)
     if symmetric and not recipe.flip:
         raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
-    if symmetric and names is None:
-        raise BadPoints("--symmetric exchanges points by name; give --points-file with names")
-    partners(names or (), symmetric)
+    partners(names, symmetric)
 
 
 def _cut(name: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdcorr.geometry import Grid
+from sdcorr.similarities import allowed_cells
 from sdcorr.types import Matches, Similarity
 
 TILE = 2**24  # similarities held at once: 64 MB
@@ -72,11 +73,8 @@ def allowed_rows(similarity: Similarity, points: Tensor, inside_only: bool) -> T
         inside_only: leave out cells that lie on padding.
     """
     rows = similarity.rows(points)
-    if inside_only:
-        rows = rows.masked_fill(~similarity.target.inside().to(rows.device), -torch.inf)
-    if similarity.foreground is not None:
-        rows = rows.masked_fill(~similarity.foreground.to(rows.device), -torch.inf)
-    return rows
+    allowed = allowed_cells(similarity, inside_only).to(rows.device)
+    return rows.masked_fill(~allowed, -torch.inf)
 
 
 def best_cells(rows: Tensor) -> tuple[Tensor, Tensor]:

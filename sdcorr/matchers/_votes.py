@@ -37,8 +37,7 @@ def coarse(grid: Grid, cells: int) -> Grid:
 
 def pool(rows: Tensor, fine: Grid, blocks: Grid) -> Tensor:
     """Sums over blocks of cells, ``(N, h*w)`` to ``(N, H, W)``; blocks as of ``coarse``."""
-    block = -(-fine.shape[0] // blocks.shape[0])
-    block = max(block, -(-fine.shape[1] // blocks.shape[1]))
+    block = round(blocks.stride[0] / fine.stride[0])
     (h, w), (height, width) = fine.shape, blocks.shape
     whole = F.pad(rows.unflatten(1, (h, w)), (0, width * block - w, 0, height * block - h))
     blocked = whole.unflatten(2, (width, block)).unflatten(1, (height, block))

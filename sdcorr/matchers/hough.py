@@ -14,7 +14,7 @@ matrices, exact, without bins for offsets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,7 @@ from sdcorr.matchers._rows import (
     mean_of_allowed,
 )
 from sdcorr.matchers._votes import coarse, pool, read, support
+from sdcorr.similarities import allowed_cells
 from sdcorr.types import Matches, Similarity
 
 MOST = 1000.0  # of any number; what is farther from 1 overflows
@@ -55,9 +56,9 @@ class Hough:
         overall_power: likewise the votes of all.
         cells: at most so many along a side take part in voting, 2 to 64; a finer map votes by
             blocks, and is matched at its own cells.
-        window: cells along a side of the window around the best cell, an odd number; the match is
-            their mean place,
-        sharpness: weighted by their evidence to this power.
+        window: cells along a side of the window around the best cell, an odd number; its mean
+            place is the match.
+        sharpness: in that mean, a cell weighs its evidence to this power.
         inside_only: match only cells that lie on the photo.
 
     Raises:
@@ -109,12 +110,20 @@ class Hough:
             return similarity
         swapped = similarity.swap()
         source, target = (coarse(grid, self.cells) for grid in (similarity.source, swapped.source))
-        weights, over_source = self._weigh(similarity, source, target)
-        _, over_target = self._weigh(swapped, target, source)
+        takes_part = self._takes_part(swapped, source)
+        tiles = self._tiles(similarity, source.centers()[takes_part])
+        there = target.centers()[self._takes_part(similarity, target)]
+        over_source = _log_sums(tiles())
+        over_target = _log_sums(self._tiles(swapped, there)())
+        pooled = torch.cat(
+            [pool(_shares(rows, over_source), similarity.target, target) for rows in tiles()]
+        )  # (some, H, W)
+        weights = pooled.new_zeros(len(takes_part), *target.shape)
+        weights[takes_part.to(weights.device)] = pooled
+        votes = self._votes(weights.unflatten(0, source.shape))
         return Evidence(
-            similarity, source, target, self._votes(weights), over_source, over_target,
-            self.temperature,
-        )  # fmt: skip
+            similarity, source, target, votes, over_source, over_target, self.temperature
+        )
 
     def _find(self, evidence: Similarity, points: Tensor) -> Places:
         assert isinstance(evidence, Evidence)
@@ -130,44 +139,26 @@ class Hough:
             found=similarity.amax(dim=1) > 0,
         )
 
-    def _weigh(self, similarity: Similarity, source: Grid, target: Grid) -> tuple[Tensor, Tensor]:
-        """Weights of matches of coarse cells ``(h, w, H, W)``, and what normalises the columns.
+    def _tiles(self, similarity: Similarity, centers: Tensor) -> Callable[[], Iterable[Tensor]]:
+        """Similarities of source pixels ``(N, 2)`` by temperature, in tiles ``(some, h*w)``.
 
-        That is the logarithm of the sum over the source's coarse cells, ``(H*W,)`` fine.
+        Of one tile they are kept, of several computed anew for each call, in bounded memory.
         """
-        takes_part = self._takes_part(similarity.swap(), source)
-        centers = source.centers()[takes_part]
+        step = max(1, TILE // math.prod(similarity.target.shape))
 
-        def tiles() -> Iterator[Tensor]:
-            step = max(1, TILE // math.prod(similarity.target.shape))
+        def compute() -> Iterator[Tensor]:
             for some in centers.split(step):
                 yield allowed_rows(similarity, some, self.inside_only) / self.temperature
 
-        over_source = torch.stack([rows.logsumexp(dim=0) for rows in tiles()]).logsumexp(dim=0)
-        allowed = over_source.isfinite()
-        finite = over_source.masked_fill(~allowed, 0)  # those cells are -inf in every row
-        pooled = torch.cat(
-            [
-                pool(
-                    (rows - (rows.logsumexp(dim=1, keepdim=True) + finite) / 2).exp(),
-                    similarity.target,
-                    target,
-                )
-                for rows in tiles()
-            ]
-        )  # (some, H, W)
-        weights = pooled.new_zeros(len(takes_part), *target.shape)
-        weights[takes_part.to(weights.device)] = pooled
-        return weights.unflatten(0, source.shape), finite
+        if len(centers) > step:
+            return compute
+        once = list(compute())
+        return lambda: once
 
-    def _takes_part(self, swapped: Similarity, source: Grid) -> Tensor:
-        """Coarse cells ``(h*w,)`` bool of the source that hold a cell that may be matched."""
-        cells = torch.ones(math.prod(swapped.target.shape), dtype=torch.bool)
-        if self.inside_only:
-            cells &= swapped.target.inside()
-        if swapped.foreground is not None:
-            cells &= swapped.foreground.cpu()
-        return pool(cells[None].float(), swapped.target, source)[0].flatten() > 0
+    def _takes_part(self, similarity: Similarity, blocks: Grid) -> Tensor:
+        """Blocks of target cells ``(h*w,)`` bool that hold one that may be matched."""
+        cells = allowed_cells(similarity, self.inside_only)
+        return pool(cells[None].float(), similarity.target, blocks)[0].flatten() > 0
 
     def _votes(self, weights: Tensor) -> Tensor:
         """Votes for each match of coarse cells, ``(h, w, H, W)``, at most 1."""
@@ -250,6 +241,18 @@ class Evidence:
             maps = rows.unflatten(1, (height, width))
             rows = read(maps, self.coarse_target, self.target, self.target.centers())
         return rows.clamp(min=LEAST)
+
+
+def _log_sums(tiles: Iterable[Tensor]) -> Tensor:
+    """Logarithm of the sum over all rows of their exponentials ``(h*w,)``; 0 where all are 0."""
+    sums = torch.stack([rows.logsumexp(dim=0) for rows in tiles]).logsumexp(dim=0)
+    return sums.masked_fill(~sums.isfinite(), 0)  # of cells that may not be matched
+
+
+def _shares(rows: Tensor, over_source: Tensor) -> Tensor:
+    """Geometric mean of the softmax of rows ``(N, h*w)`` and that of columns."""
+    over_target = rows.logsumexp(dim=1, keepdim=True)
+    return (rows - (over_target + over_source) / 2).exp()
 
 
 PLUGIN = Hough
