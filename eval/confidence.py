@@ -21,7 +21,6 @@ from sdcorr.calibration import Evidence, calibrate, crossfit, judge, read_eviden
 from sdcorr.confidence import EVIDENCE
 from sdcorr.errors import SdcorrError
 from sdcorr.metrics import Floats, risk_coverage, roc_auc
-from sdcorr.records import read_lines
 from sdcorr.runs import RunFolder
 
 ALPHA = 0.1
@@ -36,11 +35,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     try:
-        about, evidence, categories = read(options.run)
+        about, evidence = read(options.run)
         side = about["dataset"]["threshold"]
-        objects = sorted({name.partition("(")[0] for name in categories})
-        half = [objects.index(name.partition("(")[0]) >= len(objects) / 2 for name in categories]
-        fold = np.array(half, dtype=np.int64)[evidence.category]
+        objects = evidence.objects
+        fold = (evidence.index >= len(objects) // 2).astype(np.int64)
         fitted = calibrate(evidence, ALPHA, side)
         result = {
             "recipe": about["recipe"]["name"],
@@ -54,7 +52,7 @@ def main() -> None:
             "fitted_on_all": asdict(fitted),
         }
         if options.other is not None:
-            about, evidence, _ = read(options.other)
+            about, evidence = read(options.other)
             side = about["dataset"]["threshold"]
             result["other"] = {
                 "dataset": about["dataset"]["name"],
@@ -69,12 +67,11 @@ def main() -> None:
         options.out.write_text(text + "\n")
 
 
-def read(run: Path) -> tuple[dict[str, Any], Evidence, list[str]]:
-    """What a finished run says of itself, its evidence, and its categories in order."""
+def read(run: Path) -> tuple[dict[str, Any], Evidence]:
+    """What a finished run says of itself, and its evidence."""
     folder = RunFolder(run)
     about, _ = folder.read()
-    categories = sorted({line["category"] for line in read_lines(folder.manifest)})
-    return about, read_evidence(folder.manifest, folder.records), categories
+    return about, read_evidence(folder.manifest, folder.records)
 
 
 def describe(evidence: Evidence, confidence: Floats, side: str) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def evaluate(recipe: Recipe, pairs: Sequence[Pair]) -> Outcome:
         )  # fmt: skip
         rows.append((values, errors, np.full(len(errors), side)))
     values, errors, sides = (np.concatenate(column) for column in zip(*rows, strict=True))
-    evidence = Evidence(values, errors, {"keypoints": sides}, np.zeros(len(errors), np.int64))
+    index = np.zeros(len(errors), np.int64)
+    evidence = Evidence(values, errors, {"keypoints": sides}, ("this fold",), index)
     seconds = {
         "matching_a_pair": tally.matching / len(pairs),
         "encoding_a_photo": tally.encoding / tally.encoded,
@@ -226,9 +227,10 @@ def confidence(judged: Sequence[Outcome]) -> dict[str, Any]:
         np.concatenate([first.values, second.values]),
         np.concatenate([first.error, second.error]),
         {"keypoints": np.concatenate([first.sides["keypoints"], second.sides["keypoints"]])},
+        tuple("+".join(names) for names in OBJECTS),
         np.repeat([0, 1], [len(first.error), len(second.error)]),
     )
-    crossed = crossfit(both, both.category, ALPHA, "keypoints")
+    crossed = crossfit(both, both.index, ALPHA, "keypoints")
     quality = judge(both, crossed, ALPHA, "keypoints")
     right = both.right(ALPHA, "keypoints")
     alone = {name: roc_auc(both.values[:, i], right) for i, name in enumerate(EVIDENCE)}

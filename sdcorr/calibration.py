@@ -24,13 +24,16 @@ class Evidence:
         values: ``(K, 4)``, see ``confidence.evidence_of``.
         error: ``(K,)`` pixels of the target, NaN where it lacks the part.
         sides: ``(K,)`` pixels of the target by kind of threshold, NaN where there is none.
-        category: ``(K,)`` index of the pair's category.
+        objects: what the pairs show, sorted: their categories, up to a bracket, as car(G) and
+            car(S) of PF-WILLOW show like things and in part the same photos.
+        index: ``(K,)`` into ``objects``.
     """
 
     values: Floats
     error: Floats
     sides: dict[str, Floats]
-    category: Ints
+    objects: tuple[str, ...]
+    index: Ints
 
     def right(self, alpha: float, threshold: Threshold) -> Bools:
         """Which matches are within ``alpha`` of a side; none whose part the target lacks.
@@ -80,8 +83,7 @@ def read_evidence(manifest: Path, records: Path) -> Evidence:
     Raises:
         BadRun: a file is damaged, or of a version that did not record what is needed.
     """
-    names = {line["pair"]: line["category"] for line in read_lines(manifest)}
-    numbers = {name: index for index, name in enumerate(sorted(set(names.values())))}
+    objects_of = {line["pair"]: line["category"].partition("(")[0] for line in read_lines(manifest)}
     lines = [line for line in read_lines(records) if "skipped" not in line]
     try:
         columns: dict[str, Any] = {
@@ -92,7 +94,7 @@ def read_evidence(manifest: Path, records: Path) -> Evidence:
             raise ValueError("score, peak, cycle_error and source_image must be numbers")
         columns |= {key: _column(lines, key) for key in ("margin", "error")}
         sides = {kind: _column(lines, key) for kind, key in SIDES.items()}
-        category = np.array([numbers[names[line["pair"]]] for line in lines])
+        shown = [objects_of[line["pair"]] for line in lines]
     except KeyError as absent:
         raise BadRun(
             f"{records} lacks {absent.args[0]!r}, which calibration needs; run the benchmark again"
@@ -103,7 +105,8 @@ def read_evidence(manifest: Path, records: Path) -> Evidence:
     values = evidence_of(
         columns["score"], margin, columns["peak"], columns["cycle_error"], columns["source_image"]
     )
-    return Evidence(values, columns["error"], sides, category)
+    objects, index = np.unique(shown, return_inverse=True)
+    return Evidence(values, columns["error"], sides, tuple(objects.tolist()), index)
 
 
 def _column(lines: Sequence[Mapping[str, Any]], key: str) -> Floats:
@@ -140,7 +143,8 @@ def crossfit(evidence: Evidence, fold: Ints, alpha: float, threshold: Threshold)
         own = fold == one
         others = Evidence(
             evidence.values[~own], evidence.error[~own],
-            {kind: sides[~own] for kind, sides in evidence.sides.items()}, evidence.category[~own],
+            {kind: sides[~own] for kind, sides in evidence.sides.items()},
+            evidence.objects, evidence.index[~own],
         )  # fmt: skip
         confidence[own] = calibrate(others, alpha, threshold)(evidence.values[own])
     return confidence

@@ -125,14 +125,14 @@ def evidence(count: int, seed: int, lacking: int = 0) -> Evidence:
         "box": np.full(count, 100.0), "keypoints": np.full(count, 80.0),
         "image": np.full(count, 400.0),
     }  # fmt: skip
-    return Evidence(np.column_stack([score, rest]), error, sides, np.arange(count) % 2)
+    return Evidence(np.column_stack([score, rest]), error, sides, ("a", "b"), np.arange(count) % 2)
 
 
 def test_right_is_an_error_of_at_most_alpha_of_the_side():
     """Ties count; a part that the target lacks is never right."""
     error = np.array([10.0, 10.1, np.nan, 0.0])
     sides = {"box": np.array([100.0, 100.0, 100.0, 1.0]), "image": np.array([50, 101, 9, 9.0])}
-    one = Evidence(np.zeros((4, 4)), error, sides, np.zeros(4, int))
+    one = Evidence(np.zeros((4, 4)), error, sides, ("a",), np.zeros(4, int))
     assert one.right(0.1, "box").tolist() == [True, False, False, True]
     assert one.right(0.1, "image").tolist() == [False, True, False, True]
     assert one.right(1.0, "box").tolist() == [True, True, False, True]
@@ -197,7 +197,7 @@ def test_the_evidence_of_a_run_agrees_with_a_slow_loop(finished: RunFolder):
         assert found.sides["box"][row] == max(x1 - x0, y1 - y0)
         assert found.sides["keypoints"][row] == np.ptp(points, axis=0).max()
         assert found.sides["image"][row] == max(pair["target_size"])
-        assert found.category[row] == ["cat", "dog"].index(pair["category"])
+        assert found.objects[found.index[row]] == pair["category"]
 
 
 def test_records_say_how_large_the_source_is(finished: RunFolder):
@@ -294,7 +294,9 @@ def test_what_a_fold_holds_does_not_change_its_own_confidence():
     before = crossfit(one, fold, 0.1, "box")
     error = one.error.copy()
     error[fold == 0] = 55 - error[fold == 0]  # right is wrong
-    after = crossfit(Evidence(one.values, error, one.sides, one.category), fold, 0.1, "box")
+    after = crossfit(
+        Evidence(one.values, error, one.sides, one.objects, one.index), fold, 0.1, "box"
+    )
     np.testing.assert_array_equal(after[fold == 0], before[fold == 0])
     assert np.abs(after[fold == 1] - before[fold == 1]).max() > 0.1
 
@@ -305,7 +307,7 @@ def test_judge_by_hand():
     Wrong of the first k: 0, 1/2, 1/3, 1/2."""
     one = Evidence(
         np.zeros((4, 4)), np.array([1.0, 99.0, 2.0, np.nan]), {"box": np.full(4, 100.0)},
-        np.zeros(4, int),
+        ("a",), np.zeros(4, int),
     )  # fmt: skip
     quality = judge(one, np.array([0.9, 0.7, 0.4, 0.2]), 0.1, "box")
     assert (quality.matches, quality.accuracy, quality.half) == (4, 0.5, 0.5)
@@ -316,12 +318,14 @@ def test_judge_by_hand():
 
 def test_of_an_odd_number_the_middle_one_is_in_the_more_confident_half():
     one = Evidence(
-        np.zeros((3, 4)), np.array([1.0, 99.0, 1.0]), {"box": np.full(3, 100.0)}, np.zeros(3, int)
-    )
+        np.zeros((3, 4)), np.array([1.0, 99.0, 1.0]), {"box": np.full(3, 100.0)}, ("a",),
+        np.zeros(3, int),
+    )  # fmt: skip
     quality = judge(one, np.array([0.9, 0.5, 0.1]), 0.1, "box")
     assert quality.half == 0.5
     assert math.isnan(quality.no_match_auc)  # no part is lacking
-    alone = Evidence(one.values[:1], one.error[:1], {"box": np.array([100.0])}, np.zeros(1, int))
+    side = {"box": np.array([100.0])}
+    alone = Evidence(one.values[:1], one.error[:1], side, ("a",), np.zeros(1, int))
     assert judge(alone, np.array([0.9]), 0.1, "box").half == 1.0
 
 
@@ -341,3 +345,21 @@ def test_evidence_is_the_same_from_records_and_from_matches():
     arrays = evidence_of(*map(np.array, ([0.5, 0.6], [0.1, math.inf], [0.2, 0.3], [1.0, 2.0])),
                          np.array([100.0, 100.0]))  # fmt: skip
     np.testing.assert_array_equal(lists, arrays)
+
+
+def test_an_object_is_what_stands_before_the_bracket(tmp_path: Path):
+    """car(G) and car(S) show like things: they must not judge each other."""
+    names = {"1": "car(G)", "2": "duck(S)", "3": "car(S)"}
+    line = {
+        "score": 0.5, "margin": None, "peak": 0.1, "cycle_error": 2.0, "source_image": 100.0,
+        "error": 1.0, "box": None, "keypoint_box": 50.0, "image": 80.0,
+    }  # fmt: skip
+    manifest, records = tmp_path / "pairs.jsonl", tmp_path / "records.jsonl"
+    for path, lines in (
+        (manifest, [{"pair": pair, "category": name} for pair, name in names.items()]),
+        (records, [line | {"pair": pair} for pair in ("3", "2", "1", "2")]),
+    ):
+        path.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    found = read_evidence(manifest, records)
+    assert found.objects == ("car", "duck")
+    assert found.index.tolist() == [0, 1, 0, 1]

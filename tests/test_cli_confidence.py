@@ -126,7 +126,7 @@ def test_calibrate_prints_how_good_it_is(run: Command, run_folder: Path) -> None
     done = run("calibrate", "runs/sift", "--out", "mine.json", "--alpha", "0.3")
     evidence = read_evidence(run_folder / "pairs.jsonl", run_folder / "records.jsonl")
     fitted = calibrate(evidence, 0.3, "box")(evidence.values)
-    crossed = crossfit(evidence, evidence.category, 0.3, "box")  # of two categories
+    crossed = crossfit(evidence, evidence.index, 0.3, "box")  # of two objects
     lines = done.out.splitlines()
     assert lines[0] == "right is an error of at most 0.3 of the box side"
     assert lines[7] == "few to learn from: only 45 of the rarer kind, right or wrong"

@@ -9,11 +9,11 @@ import click
 
 from sdcorr.cli._options import debug, plugins_option
 
-FEW = 50  # right matches, or wrong ones: fewer hardly tell where to draw a line
-
 if TYPE_CHECKING:
-    from sdcorr.calibration import Quality
+    from sdcorr.calibration import Evidence, Quality
     from sdcorr.pairs import Threshold
+
+FEW = 50  # right matches, or wrong ones: fewer hardly tell where to draw a line
 
 
 @click.command()
@@ -48,14 +48,10 @@ def calibrate(
     """
     from dataclasses import replace
 
-    import numpy as np
-
     from sdcorr.calibration import calibrate as fit
-    from sdcorr.calibration import crossfit, judge, read_evidence
-    from sdcorr.errors import BadScore
+    from sdcorr.calibration import judge, read_evidence
     from sdcorr.files import check_output, write_json
     from sdcorr.recipe import read_recipe
-    from sdcorr.records import read_lines
     from sdcorr.runs import RunFolder
 
     folder = RunFolder(run)
@@ -70,26 +66,28 @@ def calibrate(
     own = judge(evidence, found(evidence.values), alpha, side)
     click.echo(f"right is an error of at most {alpha:g} of the {side} side")
     _print(own, "judged on what it was fitted on")
-    scarce = min(int(evidence.right(alpha, side).sum()), int((~evidence.right(alpha, side)).sum()))
-    if scarce < FEW:
+    right = int(evidence.right(alpha, side).sum())
+    if (scarce := min(right, own.matches - right)) < FEW:
         click.echo(f"few to learn from: only {scarce} of the rarer kind, right or wrong")
-    categories = sorted({line["category"] for line in read_lines(folder.manifest)})
-    # car(G) and car(S) of PF-WILLOW show like things, in part the same photos
-    names = np.array([name.partition("(")[0] for name in categories])[evidence.category]
-    objects, index = np.unique(names, return_inverse=True)
-    if len(objects) == 1:
-        click.echo(f"not judged on other objects: all matches are of {objects[0]}")
-    else:
-        try:
-            crossed = crossfit(evidence, index % 2, alpha, side)
-            _print(
-                judge(evidence, crossed, alpha, side),
-                "judged on the objects not fitted on",
-            )
-        except BadScore as error:
-            click.echo(f"not judged on objects not fitted on: {error}")
+    _judge_on_others(evidence, alpha, side)
     write_json(out, recipe.describe())
     click.echo(f"wrote {out}")
+
+
+def _judge_on_others(evidence: Evidence, alpha: float, side: Threshold) -> None:
+    """On every second object, by what the others teach, and the other way round."""
+    from sdcorr.calibration import crossfit, judge
+    from sdcorr.errors import BadScore
+
+    if len(evidence.objects) == 1:
+        click.echo(f"not judged on other objects: all matches are of {evidence.objects[0]}")
+        return
+    try:
+        crossed = crossfit(evidence, evidence.index % 2, alpha, side)
+    except BadScore as error:
+        click.echo(f"not judged on objects not fitted on: {error}")
+        return
+    _print(judge(evidence, crossed, alpha, side), "judged on the objects not fitted on")
 
 
 def _print(quality: Quality, how: str) -> None:
