@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -114,7 +113,8 @@ class FusedSimilarity:
         """
         queries = unit(self.source_map.sample(points), dim=1)  # (N, C)
         products = queries @ self.target_map.values.flatten(1)  # (N, h*w)
-        cosines: Tensor = products / self._lengths
+        lengths = self.target_map.lengths
+        cosines: Tensor = products / lengths.masked_fill(lengths == 0, 1)
         return cosines.clamp(-1, 1)  # rounding exceeds 1
 
     def swap(self) -> FusedSimilarity:
@@ -122,12 +122,6 @@ class FusedSimilarity:
         return FusedSimilarity(
             self.target_map, self.source_map, self.foreground, self.source_foreground
         )
-
-    @cached_property
-    def _lengths(self) -> Tensor:
-        """Of the target's descriptors ``(h*w,)``; 1 in place of 0."""
-        lengths: Tensor = self.target_map.values.flatten(1).norm(dim=0)
-        return lengths.masked_fill(lengths == 0, 1)
 
 
 def join(
@@ -233,7 +227,7 @@ def _concatenate(group: Group, maps: Sequence[FeatureMap]) -> FeatureMap:
         raise BadRecipe(
             f"group {group.name!r}: after upsampling, its maps must have one shape, got {shapes}"
         )
-    values = torch.cat([one.values for one in maps])  # (C, h, w)
+    values = maps[0].values if len(maps) == 1 else torch.cat([one.values for one in maps])
     return FeatureMap(group.name, unit(values, dim=0) if group.unit else values, grid)
 
 
@@ -250,7 +244,10 @@ def _stack(maps: Sequence[FeatureMap], weights: Sequence[float]) -> FeatureMap:
     """Weighted concatenation."""
     if len(maps) == 1:
         return maps[0]
-    values = [weight * one.values for one, weight in zip(maps, weights, strict=True)]
+    values = [
+        one.values if weight == 1 else weight * one.values
+        for one, weight in zip(maps, weights, strict=True)
+    ]
     return FeatureMap("fused", torch.cat(values), maps[0].grid)
 
 

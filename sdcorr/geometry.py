@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -87,6 +88,11 @@ class Grid:
 
     def centers(self) -> Tensor:
         """Cell centres in pixels, row by row: ``(h*w, 2)``, float64."""
+        return self._centers.clone()
+
+    @cached_property
+    def _centers(self) -> Tensor:
+        """Asked for at every click, like the cells inside."""
         height, width = self.shape
         rows, columns = torch.meshgrid(
             torch.arange(height, dtype=torch.float64),
@@ -101,6 +107,10 @@ class Grid:
         A cell counts when its centre does. A photo so thin that no centre falls on it keeps
         the one row (or column) of cells nearest to its middle, so there is always a cell.
         """
+        return self._inside.clone()
+
+    @cached_property
+    def _inside(self) -> Tensor:
         columns, rows = self._inside_axes()
         return (rows[:, None] & columns[None, :]).flatten()
 
@@ -109,10 +119,8 @@ class Grid:
 
         Reading a map there never mixes in padding. ``(N, 2)`` in, ``(N, 2)`` out, pixels.
         """
-        columns, rows = (axis.nonzero() for axis in self._inside_axes())
         points = _fractional(points)
-        low = points.new_tensor([columns.min().item(), rows.min().item()])
-        high = points.new_tensor([columns.max().item(), rows.max().item()])
+        low, high = (points.new_tensor(cell) for cell in self._inside_span)
         return self.to_points(torch.minimum(torch.maximum(self.to_cells(points), low), high))
 
     def cell_of(self, points: Tensor) -> Tensor:
@@ -154,8 +162,15 @@ class Grid:
         shift = (self.centers() - other.centers()).abs() / self._stride(self.centers())
         return bool(shift.max() <= tolerance)
 
+    @cached_property
+    def _inside_span(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """First and last (column, row) of the cells that lie on the photo; asked for often."""
+        ends = [axis.nonzero()[[0, -1], 0].tolist() for axis in self._inside_axes()]
+        (left, right), (top, bottom) = ends
+        return (left, top), (right, bottom)
+
     def _inside_axes(self) -> tuple[Tensor, Tensor]:
-        centers = self.centers().reshape(*self.shape, 2)
+        centers = self._centers.reshape(*self.shape, 2)
         return (
             _inside_axis(centers[0, :, 0], self.image.width),
             _inside_axis(centers[:, 0, 1], self.image.height),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe
-from sdcorr.types import FeatureMap
+from sdcorr.feature_map import FeatureMap, exact
 
 
 def log_bins(feature_map: FeatureMap) -> FeatureMap:
@@ -43,13 +43,12 @@ def standardize(source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, Fea
     all zeros, as of a flat cell, stays so.
     """
     rows = torch.cat([source.descriptors(), target.descriptors()])  # (M + N, C)
-    # float64: a channel whose mean is far from 0 keeps its digits; mps lacks it
-    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
-    deviation, mean = torch.std_mean(exact, dim=0, correction=0)
+    cells = exact(rows)  # a channel whose mean is far from 0 keeps its digits
+    deviation, mean = torch.std_mean(cells, dim=0, correction=0)
     constant = deviation <= torch.finfo(torch.float32).eps * mean.abs()
     scale = deviation.masked_fill(constant, 1).reciprocal().masked_fill(constant, 0)
-    described = (exact != 0).any(dim=1, keepdim=True)
-    both = ((exact - mean) * scale * described).to(rows.dtype).to(rows.device)
+    described = (cells != 0).any(dim=1, keepdim=True)
+    both = ((cells - mean) * scale * described).to(rows.dtype).to(rows.device)
     count = source.values.shape[1] * source.values.shape[2]
     first, second = (
         FeatureMap(side.name, part.T.unflatten(1, side.grid.shape), side.grid)
@@ -73,40 +72,67 @@ def joint_pca(
         raise BadRecipe(
             f"pca {dimensions} of map {source.name!r}, which has {source.values.shape[0]} channels"
         )
-    mean, basis = principal_directions(source.descriptors(), target.descriptors(), dimensions)
+    mean, basis = principal_directions(source, target, dimensions)
     return _project(source, mean, basis), _project(target, mean, basis)
 
 
-def principal_directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Exact PCA of the rows of two matrices taken together.
+def principal_directions(
+    source: FeatureMap, target: FeatureMap, dimensions: int
+) -> tuple[Tensor, Tensor]:
+    """Exact PCA of the cells of two maps taken together.
+
+    From the products of the channels, which each photo's moments give without another look at
+    its cells, or from those of the cells, whichever are fewer.
 
     Args:
-        source: ``(M, C)``.
-        target: ``(N, C)``.
+        source: ``(C, h, w)``.
+        target: ``(C, h', w')``.
         dimensions: directions to keep, at most C.
 
     Returns:
         The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
-        by falling variance; zero where the rows have no variance left.
+        by falling variance; zero where the cells have no variance left.
     """
-    rows = torch.cat([source, target])
-    # float64: the Gram matrix squares the spread of the spectrum; mps has neither it nor eigh
-    exact = (rows.cpu() if rows.device.type == "mps" else rows).double()
-    mean = exact.mean(dim=0)
-    centred = exact - mean
-    count, channels = centred.shape
-    if count <= channels:
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
-        directions = centred.T @ vectors
+    channels, *_ = source.values.shape
+    cells = [one.values.shape[1] * one.values.shape[2] for one in (source, target)]
+    if sum(cells) <= channels:
+        mean, directions, variances = _from_cells(source, target, dimensions)
     else:
-        values, directions = torch.linalg.eigh(centred.T @ centred)
+        mean, directions, variances = _from_moments(source, target, cells, dimensions)
     # no variance: below what rounding leaves, of these products or of the float32 input
     eps, input_eps = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
-    floor = count * torch.maximum(eps * values.max(), (input_eps * mean.norm()) ** 2)
-    basis = unit(directions, dim=0) * (values > floor)
-    basis = basis.flip(1)[:, :dimensions]  # eigh sorts by rising values
+    floor = sum(cells) * torch.maximum(eps * variances.max(), (input_eps * mean.norm()) ** 2)
+    basis = (directions * (variances > floor)).flip(1)  # eigh sorts by rising values
     basis = F.pad(basis, (0, dimensions - basis.shape[1]))
-    return mean.to(source.dtype).to(source.device), basis.to(source.dtype).to(source.device)
+    values = source.values
+    return mean.to(values.dtype).to(values.device), basis.to(values.dtype).to(values.device)
+
+
+def _from_cells(
+    source: FeatureMap, target: FeatureMap, dimensions: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, last directions and their variances, by the products of fewer cells than channels."""
+    rows = exact(torch.cat([source.descriptors(), target.descriptors()]))
+    mean = rows.mean(dim=0)
+    centred = rows - mean
+    # float64: the division by the spread of a direction takes half of the digits
+    variances, vectors = torch.linalg.eigh(centred @ centred.T)
+    directions = centred.T @ vectors[:, -dimensions:]
+    return mean, unit(directions, dim=0), variances[-dimensions:]
+
+
+def _from_moments(
+    source: FeatureMap, target: FeatureMap, cells: Sequence[int], dimensions: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the products of fewer channels than cells."""
+    (first, one), (second, other) = source.moments, target.moments
+    count = sum(cells)
+    mean = (cells[0] * first + cells[1] * second) / count
+    apart = second - first
+    scatter = one + other + torch.outer(apart, apart) * (cells[0] * cells[1] / count)
+    # float64: where few channels have most of the variance, float32 loses the last directions
+    variances, directions = torch.linalg.eigh(scatter)
+    return mean, directions[:, -dimensions:], variances[-dimensions:]
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
@@ -115,8 +141,8 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
 
 
 def _project(feature_map: FeatureMap, mean: Tensor, basis: Tensor) -> FeatureMap:
-    reduced = (feature_map.descriptors() - mean) @ basis  # (h*w, k)
-    values = reduced.T.unflatten(1, feature_map.grid.shape)
+    centred = feature_map.values.flatten(1) - mean[:, None]  # (C, h*w)
+    values = (basis.T @ centred).unflatten(1, feature_map.grid.shape)
     return FeatureMap(feature_map.name, values, feature_map.grid)
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sdcorr.errors import BadImage, NotFinite
+from sdcorr.errors import BadImage
+from sdcorr.feature_map import FeatureMap as FeatureMap
 from sdcorr.geometry import Grid, Size
 from sdcorr.runtime import Runtime
 
@@ -52,55 +52,6 @@ class Image:
     def size(self) -> Size:
         """Height and width in pixels."""
         return Size(*self.pixels.shape[:2])
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureMap:
-    """Descriptors on a grid over one photo.
-
-    Args:
-        name: which inner layer this is.
-        values: ``(C, h, w)``, any float dtype; kept as float32, contiguous.
-        grid: where the cells lie on the photo.
-
-    Raises:
-        ValueError: the shape is not that of the grid.
-        NotFinite: a value is NaN or infinite; the message names the map.
-    """
-
-    name: str
-    values: Tensor = field(repr=False)
-    grid: Grid
-
-    def __post_init__(self) -> None:
-        if self.values.dim() != 3 or tuple(self.values.shape[1:]) != tuple(self.grid.shape):
-            raise ValueError(
-                f"map {self.name!r}: expected (C, h, w) with (h, w) = {tuple(self.grid.shape)}, "
-                f"got {tuple(self.values.shape)}"
-            )
-        values = self.values.float().contiguous()  # one layout: sums come out the same
-        if not torch.isfinite(values).all():
-            raise NotFinite(f"feature map {self.name!r} is not finite")
-        object.__setattr__(self, "values", values)
-
-    def descriptors(self) -> Tensor:
-        """One row per cell, row by row: ``(h*w, C)``."""
-        return self.values.flatten(1).T
-
-    def sample(self, points: Tensor) -> Tensor:
-        """Bilinear descriptors at ``(N, 2)`` xy pixels: ``(N, C)``.
-
-        Points beyond the outermost inside cell centres read those, never padding.
-        """
-        if len(points) == 0:
-            return self.values.new_zeros(0, self.values.shape[0])
-        unit = self.grid.to_unit(self.grid.confine(points))  # (N, 2)
-        # in this order: mps has no float64
-        unit = unit.to(self.values.dtype).to(self.values.device)
-        sampled = F.grid_sample(
-            self.values[None], unit[None, :, None], align_corners=False
-        )  # (1, C, N, 1)
-        return sampled[0, :, :, 0].T
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands above it, never what stands beside or below it.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "footprints"),
+    ("errors", "footprints", "ahead"),
     ("geometry", "files"),
     ("runtime", "pairs", "processes"),
+    ("feature_map",),
     ("types",),
     ("preprocess",),
     ("plugins", "models", "metrics", "maps", "masks", "similarities"),
@@ -31,7 +32,8 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("presets",),
     ("pipeline",),
     ("recipes",),
-    ("export", "evaluation"),
+    ("export", "encodings"),
+    ("evaluation",),
     ("records", "shards"),
     ("runs", "scores", "calibration"),
     ("benchmark",),

@@ -30,6 +30,17 @@ def random_map(channels: int, side: int, seed: int, name: str = "a") -> FeatureM
     return FeatureMap(name, torch.randn(channels, side, side, generator=generator), grid(side))
 
 
+def row_map(rows: Tensor) -> FeatureMap:
+    """A map whose cells, in one line, are the rows ``(N, C)``."""
+    count = len(rows)
+    place = Grid((1, count), (1.0, 1.0), (0.0, 0.0), Size(1, count))
+    return FeatureMap("rows", rows.T.unflatten(1, (1, count)), place)
+
+
+def directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    return principal_directions(row_map(source), row_map(target), dimensions)
+
+
 def with_gap(rows: int, channels: int, kept: int, seed: int) -> Tensor:
     """Rows whose spectrum falls tenfold after the last kept component, off a common mean."""
     generator = torch.Generator().manual_seed(seed)
@@ -47,7 +58,7 @@ def test_joint_pca_agrees_with_numpy_svd(rows, channels):
     kept = 6
     turned = with_gap(sum(rows), channels, kept, seed=0)
     source, target = turned[: rows[0]], turned[rows[0] :]
-    mean, basis = principal_directions(source, target, kept)
+    mean, basis = directions(source, target, kept)
     union = turned.double().numpy()
     centred = union - union.mean(axis=0)
     _, _, right = np.linalg.svd(centred, full_matrices=False)
@@ -59,10 +70,49 @@ def test_joint_pca_agrees_with_numpy_svd(rows, channels):
     assert (np.diff(got.var(axis=0)) < 1e-5).all()  # by falling variance
 
 
+@pytest.mark.parametrize("sides", [(3, 4), (8, 9)], ids=["cells", "moments"])
+def test_each_photo_has_its_own_number_of_cells(sides):
+    source, target = (random_map(40, side, seed) for seed, side in enumerate(sides))
+    mean, basis = principal_directions(source, target, 5)
+    union = torch.cat([source.descriptors(), target.descriptors()]).double().numpy()
+    np.testing.assert_allclose(mean.numpy(), union.mean(axis=0), atol=1e-6)
+    _, _, right = np.linalg.svd(union - union.mean(axis=0), full_matrices=False)
+    between = np.linalg.svd(right[:5] @ basis.double().numpy(), compute_uv=False)
+    np.testing.assert_allclose(between, 1, atol=1e-6)  # cosines between the two subspaces
+
+
+@pytest.mark.parametrize("loud", [1, 30, 1000])
+def test_one_loud_channel_takes_nothing_from_the_last_directions(loud):
+    """As of a transformer, where one channel can have nearly all variance; the others count too."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1400, 640, generator=generator) * torch.arange(1, 641) ** -0.7
+    rows[:, 5] *= loud
+    _, basis = directions(rows[:700], rows[700:], 128)
+    centred = rows.double() - rows.double().mean(dim=0)
+    _, _, right = torch.linalg.svd(centred, full_matrices=False)
+    cosines = torch.linalg.svdvals(right[:128] @ basis.double())
+    assert cosines.min() > 1 - 1e-6
+
+
+def test_moments_are_those_of_the_cells_and_kept():
+    one = random_map(7, 5, seed=0)
+    one = FeatureMap("far", one.values + 1000, one.grid)  # E[xx] - mm would cancel in float32
+    rows = one.values.flatten(1).T.double().numpy()
+    held = one.nbytes
+    mean, scatter = one.moments
+    np.testing.assert_allclose(mean.numpy(), rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        scatter.numpy(), np.cov(rows.T, bias=True) * len(rows), rtol=1e-9, atol=1e-9
+    )
+    assert one.moments[1] is scatter
+    assert held == one.values.nbytes
+    assert one.nbytes == held + mean.nbytes + scatter.nbytes
+
+
 def test_photos_of_unlike_means_are_centred_together():
     """One photo's rows around (0, 0), the other's around (10, 0): the first direction is x."""
     source = torch.tensor([[0.0, 1.0], [0.0, -1.0], [0.0, 0.0]])
-    mean, basis = principal_directions(source, source + torch.tensor([10.0, 0.0]), 1)
+    mean, basis = directions(source, source + torch.tensor([10.0, 0.0]), 1)
     assert mean.tolist() == [5.0, 0.0]
     assert basis.abs().flatten().tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
 
@@ -70,7 +120,7 @@ def test_photos_of_unlike_means_are_centred_together():
 def test_directions_without_variance_give_zeros():
     source = torch.tensor([[1.0, 0.0, 0.0, 2.0], [2.0, 0.0, 0.0, 2.0]])
     for rows in (1, 8):  # either Gram side
-        _, basis = principal_directions(source.repeat(rows, 1), source.repeat(rows, 1), 3)
+        _, basis = directions(source.repeat(rows, 1), source.repeat(rows, 1), 3)
         assert basis.shape == (4, 3)
         assert basis[:, 0].abs().tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
         assert basis[:, 1:].abs().max() < 1e-3
@@ -78,7 +128,7 @@ def test_directions_without_variance_give_zeros():
 
 def test_more_dimensions_than_rows_are_filled_with_zeros():
     rows = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
-    _, basis = principal_directions(rows[:1], rows[1:], 5)
+    _, basis = directions(rows[:1], rows[1:], 5)
     assert basis.shape == (9, 5)
     assert basis[:, 1:].eq(0).all()
     assert basis[:, 0].norm() == pytest.approx(1, abs=1e-5)
@@ -104,9 +154,9 @@ def test_directions_are_orthonormal_at_every_scale(rows, channels, scale):
     both = scale * (torch.randn(rows, channels, generator=generator) * spread + 3)
     source, target = both.split(rows // 2)
     kept = 128
-    _, basis = principal_directions(source, target, kept)
+    _, basis = directions(source, target, kept)
     torch.testing.assert_close(basis.T @ basis, torch.eye(kept), rtol=0, atol=1e-4)
-    _, plain = principal_directions(source / scale, target / scale, kept)
+    _, plain = directions(source / scale, target / scale, kept)
     agreement = torch.linalg.svdvals(plain.T @ basis)  # cosines between the two subspaces
     assert agreement.min() > 0.999
 
