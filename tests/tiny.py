@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sdcorr.backbones._diffusion import DiffusionConfig
+from sdcorr.backbones._diffusion_config import DiffusionConfig
 from sdcorr.backbones._freeu import FreeU
 from sdcorr.backbones._transformer import TransformerConfig
 from sdcorr.backbones.stable_diffusion import StableDiffusion

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sdcorr.backbones._checkpoint import load_over, load_part, read_config
-from sdcorr.backbones._diffusion import repeated
-from sdcorr.backbones._taps import read_layers
+from sdcorr.backbones._taps import let_go_unread
 from sdcorr.backbones._text import Prompts
 from sdcorr.errors import BadCheckpoint, BadRecipe
 from sdcorr.models import Checkpoint
@@ -101,10 +100,13 @@ def channels_of(
     runtime: Runtime,
     condition: Mapping[str, Any],
 ) -> dict[str, int]:
-    """Channels of each layer, by a pass over the smallest latent; unknown layers show here."""
+    """Channels of each layer, by a pass over the smallest latent; unknown layers show here.
+
+    The weights that the pass does not reach are let go.
+    """
     latents = torch.zeros(1, 4, SMALLEST, SMALLEST, device=runtime.device, dtype=runtime.dtype)
-    run: Callable[[], object] = lambda: unet(latents, 0, **repeated(condition, 1))  # noqa: E731
-    outputs = read_layers(unet, layers, run)
+    run: Callable[[], object] = lambda: unet(latents, 0, **condition)  # noqa: E731
+    outputs = let_go_unread(unet, layers, run)
     for name, output in outputs.items():
         if output.dim() != 4:
             raise BadRecipe(f"layer {name!r} makes no map, but {output.dim()}-D")

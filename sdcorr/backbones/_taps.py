@@ -47,6 +47,26 @@ def read_layers(
     return {name: outputs[name] for name in layers}
 
 
+def let_go_unread(
+    model: nn.Module, layers: Sequence[str], forward: Callable[[], object]
+) -> dict[str, Tensor]:
+    """``read_layers``; then the weights of submodules that the pass never ran leave the memory.
+
+    The submodules stay: what follows the last layer still decides how the pass counts its blocks.
+    """
+    ran: set[nn.Module] = set()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            handle = module.register_forward_pre_hook(lambda module, _: ran.add(module))
+            hooks.callback(handle.remove)
+        outputs = read_layers(model, layers, forward)
+    for module in model.modules():
+        if module not in ran:
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(weight.to("meta"), requires_grad=False))
+    return outputs
+
+
 def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The submodule called ``name``; raises UnknownName with the nearest one."""
     modules: dict[str, nn.Module] = dict(model.named_modules())

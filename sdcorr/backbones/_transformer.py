@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdcorr import models
+from sdcorr.ahead import ahead
 from sdcorr.backbones._checkpoint import read_config
+from sdcorr.backbones._positions import grid_shape
 from sdcorr.backbones._taps import read_layers
 from sdcorr.errors import BadCheckpoint, BadRecipe
 from sdcorr.fields import check
@@ -84,8 +87,13 @@ class TransformerConfig(ABC):
         transformer = self.load(checkpoint.path, runtime)
         for problem in self.problems(transformer):
             raise BadRecipe(f"{name_of(self)}: {problem}")
+        transformer.end_after(self.last_block(transformer))
         transformer.model.to(runtime.device)
         return (self, runtime, checkpoint, transformer, *_statistics(checkpoint.path))
+
+    def last_block(self, _transformer: Transformer) -> int:
+        """The last block that is read."""
+        return self.block
 
     def problems(self, transformer: Transformer) -> Iterator[str]:
         """What is wrong with the fields for this model, in words."""
@@ -137,6 +145,11 @@ class Transformer:
         name = next(lists)
         return tuple(f"{name}.{block}" for block in range(depth))
 
+    def end_after(self, block: int) -> None:
+        """Let go of the blocks that follow; no pass reaches them."""
+        for name in self.blocks[block + 1 :]:
+            self.model.set_submodule(name, nn.Identity())
+
     def layer(self, block: int, facet: str) -> str:
         """Dotted name of the submodule that puts out the facet."""
         name = self.blocks[block]
@@ -168,10 +181,11 @@ class TransformerBackbone:
     def extract(self, images: Sequence[Image]) -> tuple[dict[str, FeatureMap], ...]:
         """The maps of each photo; neighbours of one canvas size share a forward pass."""
         maps: list[dict[str, FeatureMap]] = []
-        canvases = (fit(image, self.config.size, self.config.fit) for image in images)
-        for _, alike in groupby(canvases, key=lambda canvas: canvas.pixels.shape):
-            while batch := list(islice(alike, self.runtime.batch)):
-                maps += self._batch(batch)
+        to_canvas = partial(fit, size=self.config.size, how=self.config.fit)
+        with closing(ahead(to_canvas, images, depth=self.runtime.batch)) as canvases:
+            for _, alike in groupby(canvases, key=lambda canvas: canvas.pixels.shape):
+                while batch := list(islice(alike, self.runtime.batch)):
+                    maps += self._batch(batch)
         return tuple(maps)
 
     def _batch(self, canvases: Sequence[Canvas]) -> Iterator[dict[str, FeatureMap]]:
@@ -204,61 +218,6 @@ class TransformerBackbone:
         """Values of one photo's patches ``(h*w, C)`` as ``(C, h, w)``."""
         finished: Tensor = values.T.unflatten(1, grid.shape)
         return finished
-
-
-def grid_shape(canvas: tuple[int, ...], patch: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of patches that fit on a canvas ``(H, W)``; what is left over is not read.
-
-    Example:
-        >>> grid_shape((224, 337), patch=8, stride=4)
-        (55, 83)
-    """
-    height, width = canvas
-    return 1 + (height - patch) // stride, 1 + (width - patch) // stride
-
-
-def set_positions(
-    embeddings: Any, patch: int, stride: int | None, resize: Callable[[Tensor, Any], Tensor]
-) -> None:
-    """Let a ViT's embeddings ask ``resize`` for the position table of each canvas, and step finer.
-
-    transformers counts patches as side // patch, whatever the stride.
-    """
-    step = stride or patch
-
-    def table(_tokens: Tensor, height: int, width: int) -> Tensor:
-        return resize(embeddings.position_embeddings, grid_shape((height, width), patch, step))
-
-    embeddings.interpolate_pos_encoding = table
-    embeddings.patch_embeddings.projection.stride = (step, step)
-
-
-def resize_positions(
-    table: Tensor, shape: tuple[int, int], how: Literal["original", "transformers", "antialiased"]
-) -> Tensor:
-    """A square position table, bicubically brought to another grid.
-
-    Args:
-        table: ``(1, 1 + n*n, C)``, the CLS entry first.
-        shape: rows and columns, ``(h, w)``.
-        how: ``"original"``, as in Meta's code of DINO and DINOv2, has scale ``(h + 0.1) / n``,
-            which reads the table at slightly other places than ``"transformers"``' ``h / n``;
-            ``"antialiased"`` is that with antialiasing.
-
-    Returns:
-        ``(1, 1 + h*w, C)``; the table itself where it has this shape already.
-    """
-    stored = round((table.shape[1] - 1) ** 0.5)
-    if shape == (stored, stored):
-        return table
-    patches = table[:, 1:].float().mT.unflatten(-1, (stored, stored))  # (1, C, n, n)
-    if how == "original":
-        scale = ((shape[0] + 0.1) / stored, (shape[1] + 0.1) / stored)
-        resized = F.interpolate(patches, scale_factor=scale, mode="bicubic")
-    else:
-        antialias = how == "antialiased"
-        resized = F.interpolate(patches, size=shape, mode="bicubic", antialias=antialias)
-    return torch.cat([table[:, :1], resized.flatten(2).mT.to(table)], dim=1)
 
 
 def patch_of(config: Any, folder: Path) -> int:

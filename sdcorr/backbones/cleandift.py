@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sdcorr import models
-from sdcorr.backbones._diffusion import DiffusionBackbone, DiffusionConfig
+from sdcorr.backbones._diffusion import DiffusionBackbone
+from sdcorr.backbones._diffusion_config import DiffusionConfig
 from sdcorr.backbones._diffusion_parts import UNET, VAE, load_rest, load_unet
 from sdcorr.backbones._text import text_files
 from sdcorr.runtime import Runtime

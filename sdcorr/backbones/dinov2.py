@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sdcorr.backbones._checkpoint import load_part
+from sdcorr.backbones._positions import resize_positions, set_positions
 from sdcorr.backbones._transformer import (
     Transformer,
     TransformerConfig,
     check_type,
     patch_of,
-    resize_positions,
-    set_positions,
 )
 from sdcorr.runtime import Runtime
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from sdcorr.backbones._checkpoint import load_part
+from sdcorr.backbones._positions import grid_shape
 from sdcorr.backbones._transformer import (
     Transformer,
     TransformerConfig,
     check_type,
-    grid_shape,
     patch_of,
 )
 from sdcorr.runtime import Runtime

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sdcorr import models
-from sdcorr.backbones._diffusion import NoisedBackbone, NoisedConfig
+from sdcorr.backbones._diffusion import NoisedBackbone
+from sdcorr.backbones._diffusion_config import NoisedConfig
 from sdcorr.backbones._diffusion_parts import SCHEDULER, UNET, VAE, load_rest, load_unet, noising
 from sdcorr.backbones._freeu import FreeU, check_freeu, freeu
 from sdcorr.backbones._text import text_files

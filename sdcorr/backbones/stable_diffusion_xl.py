@@ -10,7 +10,8 @@ import torch
 
 from sdcorr import models
 from sdcorr.backbones._checkpoint import read_config
-from sdcorr.backbones._diffusion import NoisedBackbone, NoisedConfig
+from sdcorr.backbones._diffusion import NoisedBackbone
+from sdcorr.backbones._diffusion_config import NoisedConfig
 from sdcorr.backbones._diffusion_parts import (
     SCHEDULER,
     UNET,

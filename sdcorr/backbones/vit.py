@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sdcorr.backbones._checkpoint import load_part
+from sdcorr.backbones._positions import resize_positions, set_positions
 from sdcorr.backbones._taps import read_layers
 from sdcorr.backbones._transformer import (
     Transformer,
@@ -23,8 +24,6 @@ from sdcorr.backbones._transformer import (
     TransformerConfig,
     check_type,
     patch_of,
-    resize_positions,
-    set_positions,
 )
 from sdcorr.geometry import Grid
 from sdcorr.runtime import Runtime
@@ -71,6 +70,10 @@ class Vit(TransformerConfig):
     def build(self, runtime: Runtime) -> VitBackbone:
         """Load the checkpoint; see ``BackboneConfig.build``."""
         return VitBackbone(*self.parts(runtime))
+
+    def last_block(self, transformer: Transformer) -> int:
+        """The last block that is read; saliency is that of the model's last."""
+        return len(transformer.blocks) - 1 if self.saliency else self.block
 
     def problems(self, transformer: Transformer) -> Iterator[str]:
         """What is wrong with the fields for this model, in words."""

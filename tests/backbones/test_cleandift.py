@@ -63,14 +63,19 @@ def test_every_weight_is_the_tuned_one(checkpoints, tuned, backbone):
     for name, value in weights.items():
         assert value.dtype == torch.float16  # as published
         assert loaded[name].dtype == torch.float32
-        assert torch.equal(loaded[name], value.float())
-        assert not torch.equal(loaded[name], stock[name])
+        if not loaded[name].is_meta:  # never read
+            assert torch.equal(loaded[name], value.float())
+            assert not torch.equal(loaded[name], stock[name])
 
 
 def test_the_model_is_ready_to_be_read(backbone):
     assert not backbone.unet.training
     assert not any(one.requires_grad for one in backbone.unet.parameters())
-    assert not any(one.is_meta for one in backbone.unet.parameters())
+    unread = {name for name, one in backbone.unet.named_parameters() if one.is_meta}
+    after = ("up_blocks.2.", "up_blocks.3.", "conv_norm_out.", "conv_out.")  # after up_blocks.1
+    assert unread == {
+        name for name, _ in backbone.unet.named_parameters() if name.startswith(after)
+    }
 
 
 @pytest.mark.parametrize("step", [261, 261.5, 0, 999.75])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdcorr.backbones._transformer import resize_positions
+from sdcorr.backbones._positions import resize_positions
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.errors import BadRecipe
 from sdcorr.preprocess import fit, load_image

@@ -184,6 +184,20 @@ def test_two_photos_equal_one_and_one(backbone, photo, other_photo):
             )
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])  # four windows a photo: passes of one and of more
+def test_photos_that_share_a_pass_keep_their_own_prompts(config, photo, other_photo, batch):
+    """As many windows of a photo in a pass as come, of the next one in the same pass."""
+    backbone = config.build(Runtime(batch=batch))
+    images = [load_image(photo, "cat"), load_image(other_photo, "bus"), load_image(photo, "bus")]
+    together = backbone.extract(images)
+    for found, image in zip(together, images, strict=True):
+        (alone,) = backbone.extract([image])
+        for name in LAYERS:
+            torch.testing.assert_close(found[name].values, alone[name].values, rtol=1e-4, atol=1e-5)
+            assert found[name].grid == alone[name].grid
+    assert not torch.allclose(together[0][LAYERS[0]].values, together[2][LAYERS[0]].values)
+
+
 def test_the_batch_bound_does_not_change_the_maps(config, photo):
     maps = [config.build(Runtime(batch=size)).extract([load_image(photo)])[0] for size in (1, 3, 4)]
     for name in LAYERS:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdcorr.backbones._taps import read_layers
+from sdcorr.backbones._taps import let_go_unread, read_layers
 from sdcorr.errors import BadRecipe, UnknownName
 
 
@@ -57,3 +57,17 @@ def test_an_unknown_layer_is_named_with_its_nearest():
 def test_a_layer_that_never_runs_is_an_error():
     with pytest.raises(BadRecipe, match="never runs layer 'first'"):
         read_layers(Chain(), ["first"], lambda: None)
+
+
+def test_weights_that_no_pass_reaches_are_let_go():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 4)), nn.Linear(4, 5))
+    inputs = torch.ones(1, 2)
+    expected = model[1](model[0](inputs))
+    read = let_go_unread(model, ["1.0"], lambda: model(inputs))
+    assert torch.equal(read["1.0"], expected)
+    assert [one.is_meta for one in model.parameters()] == [False] * 4 + [True] * 2
+    again = read_layers(model, ["1.0", "0"], lambda: model(inputs))
+    assert torch.equal(again["1.0"], expected)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    with pytest.raises((RuntimeError, NotImplementedError)):  # and never silently anything else
+        model(inputs).sum().item()

@@ -15,12 +15,11 @@ import torch
 import sdcorr.backbones.dinov2
 import sdcorr.backbones.dinov3
 import sdcorr.backbones.vit
+from sdcorr.backbones._positions import grid_shape, resize_positions
 from sdcorr.backbones._transformer import (
     Transformer,
     TransformerBackbone,
     TransformerConfig,
-    grid_shape,
-    resize_positions,
 )
 from sdcorr.backbones.dinov2 import Dinov2
 from sdcorr.backbones.dinov3 import Dinov3
