@@ -17,8 +17,9 @@ from typing import Any
 
 from sdcorr import plugins
 from sdcorr.cache import DiskStore
+from sdcorr.encodings import Tally
 from sdcorr.errors import BadDataset, BadImage, BadOutput
-from sdcorr.evaluation import MEMORY, Symmetric, Tally, by_affinity, predict, share, wrong_photos
+from sdcorr.evaluation import MEMORY, Symmetric, by_affinity, predict, share, wrong_photos
 from sdcorr.pairs import Dataset, Pair, Selection, select
 from sdcorr.pipeline import Pipeline, find_weights
 from sdcorr.processes import World

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdcorr.ahead import background
+from sdcorr.encodings import Encodings, Tally, check_size
 from sdcorr.errors import BadImage
 from sdcorr.fused import Fused
-from sdcorr.geometry import Size
 from sdcorr.pairs import Pair
 from sdcorr.pipeline import Pipeline
-from sdcorr.preprocess import load_image, read_size
-from sdcorr.types import Encoding, Matches
+from sdcorr.preprocess import read_size
+from sdcorr.types import Matches
 
 MEMORY = 2_000_000_000  # bytes of encodings kept, on the device that made them
 
 Symmetric = Mapping[str, Sequence[Sequence[str]]]
-_Key = tuple[Path, str | None]  # photo, and what the model is told of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,37 +46,6 @@ class Prediction:
         if self.matches is None:
             return None
         return self.matches.select(torch.arange(len(self.pair.keypoint_ids)))
-
-
-@dataclass
-class Tally:
-    """How far a prediction has come, and what it took.
-
-    Args:
-        before: pairs of the whole run that were done before.
-        pairs: to be predicted.
-        images: to be encoded for them; one that has to be let go and encoded again counts twice
-            in ``encoded``.
-        done: pairs predicted or skipped.
-        encoded: images encoded.
-        encoding: seconds spent on images.
-        matching: seconds spent on pairs.
-    """
-
-    before: int = 0
-    pairs: int = 0
-    images: int = 0
-    done: int = 0
-    encoded: int = 0
-    encoding: float = 0.0
-    matching: float = 0.0
-
-    def seconds_left(self) -> float | None:
-        """Estimate from the images and pairs so far; None before the first pair."""
-        if not self.done or not self.encoded:
-            return None
-        images = max(self.images - self.encoded, 0) * self.encoding / self.encoded
-        return images + (self.pairs - self.done) * self.matching / self.done
 
 
 def predict(
@@ -110,23 +78,27 @@ def predict(
         NotFinite, OutOfMemory: see ``Pipeline.encode``.
     """
     tally = tally if tally is not None else Tally()
-    encodings = _Encodings(pipeline, pairs, told and pipeline.recipe.uses_category, memory, tally)
-    tally.pairs, tally.images = len(pairs), encodings.distinct
-    for position, pair in enumerate(pairs):
-        try:
-            source, target = encodings.of_pair(position)
-        except BadImage as error:
-            if not skip_bad:
-                raise
+    told = told and pipeline.recipe.uses_category
+    with background() as reader:
+        encodings = Encodings(pipeline, pairs, told, memory, tally, reader)
+        tally.pairs, tally.images = len(pairs), encodings.distinct
+        for position, pair in enumerate(pairs):
+            try:
+                source, target = encodings.of_pair(position)
+            except BadImage as error:
+                if not skip_bad:
+                    raise
+                tally.done += 1
+                yield Prediction(pair, None, skipped=str(error))
+                continue
+            start = time.perf_counter()
+            matches = _match(
+                pipeline.fuse(source, target), pair, (symmetric or {}).get(pair.category)
+            )
+            del source, target  # not held while the next pair's are made
+            tally.matching += time.perf_counter() - start
             tally.done += 1
-            yield Prediction(pair, None, skipped=str(error))
-            continue
-        start = time.perf_counter()
-        matches = _match(pipeline.fuse(source, target), pair, (symmetric or {}).get(pair.category))
-        del source, target  # not held while the next pair's are made
-        tally.matching += time.perf_counter() - start
-        tally.done += 1
-        yield Prediction(pair, matches)
+            yield Prediction(pair, matches)
 
 
 def _match(fused: Fused, pair: Pair, symmetric: Sequence[Sequence[str]] | None) -> Matches:
@@ -186,89 +158,10 @@ def wrong_photos(pairs: Iterable[Pair]) -> list[str]:
     sizes = {one: None for end in ends for one in (end[:2], end[2:])}
     for photo, annotated in sizes:
         try:
-            _check_size(photo, read_size(photo), annotated)
+            check_size(photo, read_size(photo), annotated)
         except BadImage as error:
             wrong.append(str(error))
     return wrong
-
-
-@dataclass(eq=False)
-class _Encodings:
-    """Encodings that pairs yet to come need, within a bound.
-
-    The pairs are known ahead, so that the one needed last can be let go first (Belady, 1966).
-    """
-
-    pipeline: Pipeline
-    pairs: Sequence[Pair]
-    told: bool
-    memory: int
-    tally: Tally
-    kept: dict[_Key, Encoding] = field(default_factory=dict, init=False)
-    failed: dict[_Key, str] = field(default_factory=dict, init=False)
-    uses: dict[_Key, deque[int]] = field(default_factory=dict, init=False)  # by pairs to come
-
-    def __post_init__(self) -> None:
-        for position, pair in enumerate(self.pairs):
-            for key in self._keys(pair):
-                self.uses.setdefault(key, deque()).append(position)
-
-    @property
-    def distinct(self) -> int:
-        return len(self.uses)
-
-    def of_pair(self, position: int) -> tuple[Encoding, Encoding]:
-        """Source and target of a pair; positions must be asked for in order."""
-        pair = self.pairs[position]
-        source, target = self._keys(pair)
-        for key in (source, target):
-            self.uses[key].popleft()
-        try:
-            return self._encode(source, pair.source_size), self._encode(target, pair.target_size)
-        finally:
-            self._let_go()
-
-    def _keys(self, pair: Pair) -> tuple[_Key, _Key]:
-        subject = pair.subject if self.told else None
-        return (pair.source, subject), (pair.target, subject)
-
-    def _encode(self, key: _Key, annotated: Size | None) -> Encoding:
-        if key in self.failed:
-            raise BadImage(self.failed[key])
-        if key not in self.kept:
-            photo, subject = key
-            start = time.perf_counter()
-            self.tally.encoded += 1
-            try:
-                self.kept[key] = self.pipeline.encode(load_image(photo, subject))
-            except BadImage as error:
-                self.failed[key] = str(error)  # not the error, which holds on to the photo
-                raise
-            finally:
-                self.tally.encoding += time.perf_counter() - start
-        _check_size(key[0], self.kept[key].size, annotated)
-        return self.kept[key]
-
-    def _let_go(self) -> None:
-        for key in [key for key in self.kept if not self.uses[key]]:
-            del self.kept[key]
-        sizes = {key: _bytes(one) for key, one in self.kept.items()}
-        while sum(sizes.values()) > self.memory:
-            last = max(sizes, key=lambda key: self.uses[key][0])
-            del self.kept[last], sizes[last]
-
-
-def _bytes(encoding: Encoding) -> int:
-    maps = [*encoding.maps.values(), *(encoding.mirrored or {}).values()]
-    return sum(one.values.nbytes for one in maps) + encoding.image.pixels.nbytes
-
-
-def _check_size(photo: Path, actual: Size, annotated: Size | None) -> None:
-    if annotated is not None and actual != annotated:
-        raise BadImage(
-            f"{photo} is {actual.width} x {actual.height} (wide x high), annotated as "
-            f"{annotated.width} x {annotated.height}; is it the data set's own copy?"
-        )
 
 
 def _interleave(high: int, low: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -69,12 +69,33 @@ class Pipeline:
             NotFinite: a map is not finite.
             OutOfMemory: the device has too little memory.
         """
-        image = load_image(photo, category)
-        maps, turned = self._maps(image), None
+        (encoding,) = self.encode_batch([photo], category)
+        return encoding
+
+    def encode_batch(self, photos: Sequence[Photo], category: str | None = None) -> list[Encoding]:
+        """The feature maps of several photos at once; on a GPU quicker than one by one.
+
+        In any number: they pass through the models in parts, see ``Runtime.batch``. Their maps
+        differ from those of ``encode`` by rounding.
+
+        Args:
+            photos: as of ``encode``.
+            category: what all of them show.
+
+        Raises:
+            BadImage, NotFinite, OutOfMemory: see ``encode``.
+        """
+        images = [load_image(photo, category) for photo in photos]
+        maps = self._maps(images)
+        turned: list[dict[str, FeatureMap]] | list[None] = [None] * len(images)
         if self.recipe.flip:
-            mirror = Image(np.ascontiguousarray(image.pixels[:, ::-1]), image.category, image.path)
-            turned = turned_back(self._maps(mirror), maps)
-        return Encoding(image, maps, self.recipe.backbones, self.revisions, turned)
+            mirrored = self._maps([_mirror(image) for image in images])
+            turned = [turned_back(*both) for both in zip(mirrored, maps, strict=True)]
+        backbones, revisions = self.recipe.backbones, self.revisions
+        return [
+            Encoding(image, found, backbones, revisions, back)
+            for image, found, back in zip(images, maps, turned, strict=True)
+        ]
 
     def fuse(
         self,
@@ -156,12 +177,13 @@ class Pipeline:
         pair = self.fuse(source, target, category, source_mask=source_mask, target_mask=target_mask)
         return pair.match(points, min_confidence)
 
-    def _maps(self, image: Image) -> dict[str, FeatureMap]:
-        maps: dict[str, FeatureMap] = {}
+    def _maps(self, images: Sequence[Image]) -> list[dict[str, FeatureMap]]:
+        maps: list[dict[str, FeatureMap]] = [{} for _ in images]
         with memory_in_words(self.recipe.name, self.runtime):
             for name, backbone in self.backbones.items():
-                (found,) = _extract(backbone, image, self.runtime)
-                maps |= {f"{name}/{layer}": one for layer, one in found.items()}
+                extracted = _extract(backbone, images, self.runtime)
+                for mine, found in zip(maps, extracted, strict=True):
+                    mine |= {f"{name}/{layer}": one for layer, one in found.items()}
         return maps
 
     def _encoded(self, photo: Photo | Encoding, category: str | None) -> Encoding:
@@ -219,12 +241,16 @@ def _build(group: Group, runtime: Runtime, store: DiskStore | None) -> Backbone:
     return CachedBackbone(backbone, group.backbone, runtime, store) if store else backbone
 
 
+def _mirror(image: Image) -> Image:
+    return Image(np.ascontiguousarray(image.pixels[:, ::-1]), image.category, image.path)
+
+
 def _extract(
-    backbone: Backbone, image: Image, runtime: Runtime
+    backbone: Backbone, images: Sequence[Image], runtime: Runtime
 ) -> tuple[dict[str, FeatureMap], ...]:
-    """The maps of one photo; what is not finite is told with the dtype that made it."""
+    """The maps of each photo; what is not finite is told with the dtype that made it."""
     try:
-        return backbone.extract([image])
+        return backbone.extract(images)
     except NotFinite as error:
         full = runtime.dtype == torch.float32
         advice = "" if full else "; run again with --dtype float32 (in Python: dtype='float32')"

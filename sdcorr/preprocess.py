@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -225,9 +226,10 @@ def check_file(path: Path) -> None:
 def damage_in_words(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one sentence."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata, and of many pixels before it refuses too many
-            warnings.simplefilter("ignore")
+        # Pillow warns of odd metadata, and of many pixels before it refuses too many; filters are
+        # the whole process', and only the main thread may change them
+        main = threading.current_thread() is threading.main_thread()
+        with warnings.catch_warnings(action="ignore") if main else nullcontext():
             yield
     except BadImage:
         raise

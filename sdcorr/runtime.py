@@ -27,12 +27,18 @@ class Runtime:
     Args:
         device: a torch device, as in ``"cpu"`` or ``"cuda:1"``.
         dtype: precision inside the models; feature maps always leave them as float32.
-        batch: photos, or windows of a photo, in one forward pass; lower it to save memory.
+        batch: photos, or windows of photos, in one forward pass; lower it to save memory. A
+            benchmark on a GPU encodes so many photos together.
     """
 
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     batch: int = 4
+
+    @property
+    def photos(self) -> int:
+        """Photos worth encoding together: one on a CPU, which is no quicker with several."""
+        return 1 if self.device.type == "cpu" else self.batch
 
     @property
     def dtype_name(self) -> str:

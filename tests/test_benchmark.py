@@ -21,8 +21,8 @@ from sdcorr.benchmark import Benchmark, run_benchmark
 from sdcorr.cache import DiskStore
 from sdcorr.datasets.pf_willow import PfWillow
 from sdcorr.datasets.spair import Spair
+from sdcorr.encodings import Tally
 from sdcorr.errors import BadDataset, BadImage, BadRun, UnknownName
-from sdcorr.evaluation import Tally
 from sdcorr.metrics import keypoint_errors
 from sdcorr.pairs import Selection
 from sdcorr.processes import World

@@ -11,7 +11,7 @@ import pytest
 
 from sdcorr import recipes
 from sdcorr.cli.evaluate import _speed, _Watch
-from sdcorr.evaluation import Tally
+from sdcorr.encodings import Tally
 from tests.annotated import write_spair
 from tests.conftest import Command
 from tests.tiny import shrink

@@ -16,16 +16,19 @@ import sdcorr
 from sdcorr.backbones.sift import Sift
 from sdcorr.backbones.stable_diffusion import StableDiffusion
 from sdcorr.datasets.spair import Spair
+from sdcorr.encodings import Tally, _bytes
 from sdcorr.errors import BadImage
-from sdcorr.evaluation import Tally, by_affinity, predict, share, wrong_photos
+from sdcorr.evaluation import by_affinity, predict, share, wrong_photos
 from sdcorr.fusion import Group, MapUse
 from sdcorr.geometry import Size
 from sdcorr.pairs import Pair
 from sdcorr.preprocess import load_image
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import find_recipe
+from sdcorr.runtime import Runtime
 from sdcorr.types import Encoding, Image
 from tests.annotated import draw_photo, write_spair
+from tests.tiny import shrink
 
 SIFT = Recipe("small sift", (Group("sift", Sift(size=64), (MapUse("rootsift"),)),))
 SAME_POSITION = find_recipe("same-position")  # the quickest to encode
@@ -40,15 +43,17 @@ class Watched:
         self.encoded: list[str] = []
         self.categories: list[str | None] = []
         self._born: list[weakref.ref[Encoding]] = []
-        self._encode = self.pipeline.encode
-        self.pipeline.encode = self.encode  # type: ignore[method-assign]
+        self.together: list[int] = []  # photos of each call
+        self._encode = self.pipeline.encode_batch
+        self.pipeline.encode_batch = self.encode_batch  # type: ignore[method-assign]
 
-    def encode(self, image: Image) -> Encoding:
-        encoding = self._encode(image)
-        self.encoded.append(image.path.name)
-        self.categories.append(image.category)
-        self._born.append(weakref.ref(encoding))
-        return encoding
+    def encode_batch(self, images: Sequence[Image]) -> list[Encoding]:
+        encodings = self._encode(images)
+        self.together.append(len(images))
+        self.encoded += [image.path.name for image in images]
+        self.categories += [image.category for image in images]
+        self._born += map(weakref.ref, encodings)
+        return encodings
 
     @property
     def alive(self) -> list[str]:
@@ -194,6 +199,70 @@ def test_without_memory_each_pair_costs_two_encodings(many):
     assert (tally.images, tally.encoded) == (10, 180)
 
 
+@pytest.fixture
+def four_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where several photos at once are quicker."""
+    monkeypatch.setattr(Runtime, "photos", property(lambda runtime: runtime.batch))
+
+
+def test_photos_needed_soon_are_encoded_together_where_that_is_quicker(many, four_together):
+    """The first alone: it tells how much memory each takes. 10 photos: 1 + 4 + 4 + 1."""
+    alone, watched = Watched(), Watched()
+    expected = [one.matches.target for one in predict(alone.pipeline, many)]
+    found = [one.matches.target for one in predict(watched.pipeline, many)]
+    assert watched.together == [1, 4, 4, 1]
+    assert len(set(watched.encoded)) == len(watched.encoded) == 10
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("kept", [2, 3, 5])
+def test_no_more_is_encoded_together_than_memory_allows(many, four_together, kept):
+    watched = Watched()
+    tally = Tally()
+    for _ in predict(watched.pipeline, by_affinity(many), memory=kept * ONE, tally=tally):
+        assert len(watched.alive) <= kept
+    assert tally.encoded == len(watched.encoded)
+    assert max(watched.together) <= max(1, kept - 1)
+
+
+def test_a_bad_photo_read_ahead_spoils_only_its_own_pairs(damaged, four_together, monkeypatch):
+    watched = Watched()
+    predictions = list(predict(watched.pipeline, damaged, skip_bad=True))
+    skipped = {one.pair.id for one in predictions if one.skipped}
+    monkeypatch.undo()  # one by one
+    plain = predict(Watched().pipeline, damaged, skip_bad=True)
+    expected = {one.pair.id for one in plain if one.skipped}
+    assert skipped == expected != set()
+
+
+def test_a_photo_that_a_recipe_cannot_take_spoils_only_its_own_pairs(
+    tmp_path, four_together, checkpoints
+):
+    """Unlike a file that cannot be read, it shows while several are encoded."""
+    for index in range(6):
+        thin = index == 3
+        draw_photo(tmp_path / f"{index}.png", 300 if thin else 80, 10 if thin else 60, seed=index)
+    pairs = [pair_of(tmp_path / f"{i}.png", tmp_path / f"{i + 1}.png") for i in range(5)]
+    recipe = find_recipe("dino-v1")
+    places = {key: str(checkpoints[one.model]) for key, one in recipe.weights.items()}
+    model = sdcorr.load(shrink(recipe), models=places)
+    found = list(predict(model, pairs, skip_bad=True))
+    assert [bool(one.skipped) for one in found] == [False, False, True, True, False]
+    assert all("too long and thin" in one.skipped for one in found[2:4])
+
+
+def test_moments_give_way_before_encodings(many):
+    """PCA from moments keeps more than the maps themselves, and costs less to do again."""
+    sift = Group("sift", Sift(size=64), (MapUse("rootsift", pca=4),))
+    recipe = Recipe("reduced", (sift,))
+    watched = Watched(recipe)
+    kept = _bytes(sdcorr.load(recipe).encode(many[0].source))
+    tally = Tally()
+    for _ in predict(watched.pipeline, by_affinity(many), memory=10 * kept, tally=tally):
+        pass
+    assert tally.encoded == 10  # each once
+
+
 def test_what_is_needed_last_is_let_go_first(tmp_path):
     """Room for one: after a-b, a is needed next, so b goes; after a-c only c is needed."""
     for seed, name in enumerate("abc"):
@@ -306,7 +375,7 @@ def test_pairs_of_a_bad_photo_are_skipped_on_demand(damaged, monkeypatch):
         tried.append(photo)
         return load_image(photo, category)
 
-    monkeypatch.setattr("sdcorr.evaluation.load_image", read)
+    monkeypatch.setattr("sdcorr.encodings.load_image", read)
     predictions = list(predict(watched.pipeline, damaged, skip_bad=True))
     assert [prediction.pair for prediction in predictions] == damaged
     skipped = [prediction for prediction in predictions if prediction.matches is None]

@@ -11,8 +11,8 @@ import torch
 import sdcorr
 from sdcorr.backbones.sift import Sift
 from sdcorr.cache import DiskStore
+from sdcorr.encodings import _bytes
 from sdcorr.errors import BadRecipe
-from sdcorr.evaluation import _bytes
 from sdcorr.fusion import Group, MapUse, join, turned_back
 from sdcorr.geometry import Grid, Size
 from sdcorr.pipeline import Pipeline

@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,27 @@ def test_the_category_of_a_file(tmp_path: Path):
 def test_a_photo_of_one_pixel(tmp_path: Path):
     row_of("RGB", BLUE).save(tmp_path / "photo.png")
     assert loaded(tmp_path / "photo.png") == [BLUE]
+
+
+def test_a_photo_read_in_the_background_leaves_the_warnings_of_others_alone(tmp_path: Path):
+    """Filters are the whole process': a thread that changed them would swallow what it must not."""
+    path = tmp_path / "a.png"
+    PIL.Image.new("RGB", (8, 8)).save(path)
+    filters = []
+    real = PIL.Image.open
+
+    def watched(*words):
+        filters.append(list(warnings.filters))
+        return real(*words)
+
+    before = list(warnings.filters)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setattr(PIL.Image, "open", watched)
+        thread.submit(load_image, path).result()
+        load_image(path)
+    assert filters[0] == before
+    assert filters[1] != before  # in the foreground, Pillow is silenced
+    assert list(warnings.filters) == before
 
 
 def test_90_megapixels_load_without_a_warning(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -41,6 +42,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # of odd metadata, also in threads
     try:
         cli.main(arguments, prog_name="sdcorr", standalone_mode=False)
     except click.ClickException as error:

@@ -23,7 +23,7 @@ from sdcorr.cli._tables import print_scores
 
 if TYPE_CHECKING:
     from sdcorr.cache import DiskStore
-    from sdcorr.evaluation import Tally
+    from sdcorr.encodings import Tally
     from sdcorr.pairs import Dataset
     from sdcorr.processes import World
     from sdcorr.recipe import Recipe
