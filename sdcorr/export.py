@@ -48,7 +48,10 @@ def write_picture(path: Path, figure: Figure) -> None:
     """Write a figure in the format its name ends in, replacing the file when it is whole."""
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the font lacks
-        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."))
+        kind = path.suffix.lower().removeprefix(".")
+        # Pillow's default, 6, compresses four times as long, for a file a tenth smaller
+        how: dict[str, Any] = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}
+        figure.savefig(temporary, format=kind, **how)
 
 
 def _photo(image: Image | None) -> dict[str, Any] | None:

@@ -16,9 +16,9 @@ from sdcorr.errors import BadRecipe
 from sdcorr.flow import Flow, dense_flow
 from sdcorr.geometry import Size
 from sdcorr.masks import Mask, check_covered
-from sdcorr.matchers.nearest import Nearest
+from sdcorr.matchers._rows import mutual_cells
 from sdcorr.preprocess import Points, read_points
-from sdcorr.similarities import MeanSimilarity, allowed_cells
+from sdcorr.similarities import MeanSimilarity
 from sdcorr.symmetry import looks_mirrored, partners
 from sdcorr.types import Encoding, Matcher, Matches, Similarity
 
@@ -147,15 +147,14 @@ class Fused:
 
     def _most_confident(self, min_confidence: float | None) -> Matches:
         """See ``match`` without points."""
-        centers = self.similarity.source.centers()[allowed_cells(self.similarity.swap())]
-        mutual = Nearest(mutual=True)(self.similarity, centers)
-        mutual, sizes = mutual.select(mutual.matched), (self.source.size, self.target.size)
+        source, target, score = mutual_cells(self.similarity)
+        sizes = (self.source.size, self.target.size)
         if self.calibration is None:  # there is only the similarity to choose by
-            mutual = best_apart(mutual, *sizes)
-        found = self._complete(self.matcher(self._prepared, mutual.source), min_confidence)
+            source = source[best_apart(score, source, target, *sizes)]
+        found = self._complete(self.matcher(self._prepared, source), min_confidence)
         found = found.select(found.matched)
-        if self.calibration is not None:
-            return best_apart(found, *sizes)
+        if found.confidence is not None:
+            return found.select(best_apart(found.confidence, found.source, found.target, *sizes))
         return found.select(found.score.argsort(descending=True, stable=True))
 
     def plot(self, point: Sequence[float]) -> Figure:
@@ -165,20 +164,24 @@ class Fused:
         return plot_heatmap(self.similarity, self.match([point]))
 
 
-def best_apart(matches: Matches, source: Size, target: Size) -> Matches:
-    """The best matches that keep their distance in both photos, best first, at most 20.
+def best_apart(
+    strength: Tensor, source: Tensor, target: Tensor, source_size: Size, target_size: Size
+) -> Tensor:
+    """The strongest matches that keep their distance in both photos: at most 20 indices, in order.
 
-    By confidence, or by score where there is none.
+    Args:
+        strength: ``(N,)``, larger is better; ties go to the first.
+        source: ``(N, 2)`` pixels.
+        target: ``(N, 2)`` pixels.
+        source_size: of the photo.
+        target_size: of the photo.
     """
-    apart = (APART * max(source), APART * max(target))
-    strength = matches.score if matches.confidence is None else matches.confidence
-    order = strength.argsort(descending=True, stable=True).tolist()
+    ends = ((source, APART * max(source_size)), (target, APART * max(target_size)))
     kept: list[int] = []
-    for index in order:
-        near_source = (matches.source[kept] - matches.source[index]).norm(dim=1) < apart[0]
-        near_target = (matches.target[kept] - matches.target[index]).norm(dim=1) < apart[1]
-        if not (near_source | near_target).any():
+    for index in strength.argsort(descending=True, stable=True).tolist():
+        near = [(one[kept] - one[index]).norm(dim=1) < apart for one, apart in ends]
+        if not (near[0] | near[1]).any():
             kept.append(index)
         if len(kept) == MOST:
             break
-    return matches.select(torch.tensor(kept, dtype=torch.long))
+    return torch.tensor(kept, dtype=torch.long)

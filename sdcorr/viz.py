@@ -53,7 +53,6 @@ def plot_matches(matches: Matches) -> Figure:
             _dot(overlay, points[index], frame, colour)
     if len(matches) > NAMED:
         return figure
-    figure.draw_without_rendering()  # lays the photos out, so that places on the page are known
     places = np.concatenate(
         [frame.transform(np.reshape(points, (-1, 2))) for frame, points in ends]
     )
@@ -120,6 +119,7 @@ def plot_heatmap(similarity: Similarity, match: Matches) -> Figure:
     right.set(xlim=(left_edge, right_edge), ylim=(bottom, top))  # cut padding off
     _dot(left, match.source[0].tolist(), left.transData, COLOURS[5])
     _dot(right, match.target[0].tolist(), right.transData, COLOURS[5])
+    figure.set_layout_engine("constrained")  # makes room for the scale
     figure.colorbar(heat, ax=[left, right], label="cosine similarity", fraction=0.03, pad=0.01)
     return figure
 
@@ -131,16 +131,19 @@ def _photos_of(matches: Matches) -> tuple[Image, Image]:
 
 
 def _two_photos(source: Image, target: Image) -> tuple[Figure, Axes, Axes]:
-    """A figure with both photos at one height."""
+    """A figure with both photos at one height, laid out: where they lie on the page is known."""
     ratios = [image.size.width / image.size.height for image in (source, target)]
     # very flat and very tall photos still get a readable share
     shares = [min(max(ratio, 0.25), 4.0) for ratio in ratios]
     height = min(HEIGHT, WIDEST / sum(shares))
-    figure = Figure(figsize=(height * sum(shares), height), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=shares)
+    figure = Figure(figsize=(height * sum(shares), height), dpi=150)
+    # a layout engine would draw all of it once more to find the same places
+    margins = {"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 0.99, "wspace": 0.01}
+    left, right = figure.subplots(1, 2, width_ratios=shares, gridspec_kw=margins)
     for axes, image in ((left, source), (right, target)):
         axes.imshow(_thin_out(image), extent=image.size.extent)
         axes.set_axis_off()
+        axes.apply_aspect()
     return figure, left, right
 
 

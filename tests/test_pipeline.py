@@ -32,7 +32,6 @@ from sdcorr.plugins import names
 from sdcorr.preprocess import read_points
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import RECIPES, find_recipe
-from sdcorr.types import Matches
 from tests.tiny import shrink, write_dinov2
 
 
@@ -120,6 +119,22 @@ def test_paths_pil_images_arrays_and_encodings_are_the_same(sift, photo, other_p
         assert torch.equal(sift.match(source, other_photo, points).target, expected)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_photos_encoded_together_are_those_encoded_alone(sift, photo, other_photo, flip):
+    model = sdcorr.load(dataclasses.replace(sift.recipe, flip=flip))
+    together = model.encode_batch([photo, other_photo, photo], category="cat")
+    assert model.encode_batch([]) == []
+    for found, one in zip(together, [photo, other_photo, photo], strict=True):
+        alone = model.encode(one, category="cat")
+        assert (found.image.pixels == one).all()
+        assert found.image.category == "cat"
+        assert (found.mirrored is None) == (not flip)
+        for name, values in alone.maps.items():
+            assert torch.equal(found.maps[name].values, values.values)
+            if flip:
+                assert torch.equal(found.mirrored[name].values, alone.mirrored[name].values)
+
+
 def test_points_may_have_names(sift, photo, other_photo):
     matches = sift.match(photo, other_photo, {"left eye": [100, 50], "nose": (120.5, 70)})
     assert matches.names == ("left eye", "nose")
@@ -200,9 +215,9 @@ def test_best_apart_by_hand():
     source = torch.tensor([[0.0, 0.0], [50.0, 0.0], [4.0, 0.0], [90.0, 0.0]])
     target = torch.tensor([[10.0, 0.0], [60.0, 0.0], [30.0, 0.0], [62.0, 0.0]])
     score = torch.tensor([0.9, 0.8, 0.7, 0.6])
-    matches = Matches(source, target, score, score, score, score, score > 0)
-    kept = best_apart(matches, Size(50, 100), Size(100, 50))
-    assert kept.score.tolist() == pytest.approx([0.9, 0.8])
+    sizes = (Size(50, 100), Size(100, 50))
+    assert best_apart(score, source, target, *sizes).tolist() == [0, 1]
+    assert best_apart(-score, source, target, *sizes).tolist() == [3, 2]
 
 
 def test_no_mutual_match_gives_an_empty_result(sift):

@@ -44,8 +44,7 @@ def match_in_tiles(find: Find, similarity: Similarity, points: Tensor, *, mutual
     A match is rejected (``matched`` False) where no place is similar, as for a flat place; and,
     where ``mutual`` asks for it, unless the way back ends in the cell that holds the source point.
     """
-    step = max(1, TILE // (similarity.target.shape[0] * similarity.target.shape[1]))
-    tiles = [_match(find, similarity, tile) for tile in points.split(step)]
+    tiles = [_match(find, similarity, tile) for tile in _tiles(similarity, points)]
     target, score, margin, peak, matched, home = map(torch.cat, zip(*tiles, strict=True))
     if mutual:
         matched &= similarity.source.cell_of(home) == similarity.source.cell_of(points)
@@ -62,6 +61,39 @@ def _match(find: Find, similarity: Similarity, points: Tensor) -> tuple[Tensor, 
     back = find(similarity.swap(), places).target[which]
     evidence = (one.cpu() for one in (there.score, there.margin, there.peak, there.found))
     return there.target, *evidence, back
+
+
+def mutual_cells(similarity: Similarity) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells of both photos that are each other's most similar, in bounded memory.
+
+    Of the source cells that may be matched, row by row; ties go to the first cell.
+
+    Returns:
+        Centres of source and target cells, ``(N, 2)`` float64 pixels, and their similarity
+        ``(N,)``, above 0; on the CPU.
+    """
+    back = similarity.swap()
+    source = similarity.source.centers()[allowed_cells(back)]
+    score, cell = _nearest(similarity, source)
+    # source cells that find one target cell share its way back
+    cells, which = cell.unique(return_inverse=True)
+    _, home = _nearest(back, similarity.target.centers()[cells])
+    mutual = (home[which] == similarity.source.cell_of(source)) & (score > 0)
+    return source[mutual], similarity.target.centers()[cell][mutual], score[mutual]
+
+
+def _nearest(similarity: Similarity, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest similarity of each point and its cell, ``(N,)``, on the CPU."""
+    rows = (allowed_rows(similarity, tile, True) for tile in _tiles(similarity, points))
+    score, cell = (torch.cat(parts).cpu() for parts in zip(*map(best_cells, rows), strict=True))
+    return score, cell
+
+
+def _tiles(similarity: Similarity, points: Tensor) -> tuple[Tensor, ...]:
+    """The points in parts whose similarities take bounded memory."""
+    step = max(1, TILE // (similarity.target.shape[0] * similarity.target.shape[1]))
+    tiles: tuple[Tensor, ...] = points.split(step)
+    return tiles
 
 
 def allowed_rows(similarity: Similarity, points: Tensor, inside_only: bool) -> Tensor:

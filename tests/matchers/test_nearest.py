@@ -10,7 +10,7 @@ from sdcorr.fusion import FusedSimilarity
 from sdcorr.geometry import Grid, Size
 from sdcorr.maps import unit
 from sdcorr.matchers import _rows
-from sdcorr.matchers._rows import best_cells, best_elsewhere, mean_of_allowed
+from sdcorr.matchers._rows import best_cells, best_elsewhere, mean_of_allowed, mutual_cells
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.types import FeatureMap
 
@@ -202,3 +202,42 @@ def test_a_thin_photo_is_matched_on_the_photo():
     )
     assert thin.image.contains(matches.target).all()
     assert matches.target[:, 0].tolist() == [124.5, 874.5]
+
+
+@pytest.mark.parametrize("tile", [1, 60, 2**24])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("masked", [False, True])
+def test_mutual_cells_agree_with_a_slow_loop(monkeypatch, tile, seed, masked):
+    monkeypatch.setattr(_rows, "TILE", tile)
+    similarity = pair(seed)
+    if masked:
+        generator = torch.Generator().manual_seed(seed)
+        sides = [torch.rand(count, generator=generator) < 0.6 for count in (36, 25)]
+        maps = similarity.source_map, similarity.target_map
+        similarity = FusedSimilarity(*maps, *sides)
+    cosines = similarity.rows(similarity.source.centers())
+    ways = (similarity.swap(), similarity)
+    first, second = (
+        way.target.inside() & (True if way.foreground is None else way.foreground) for way in ways
+    )
+    expected = []
+    for one in first.nonzero()[:, 0].tolist():
+        there = max(second.nonzero()[:, 0].tolist(), key=lambda cell: cosines[one, cell].item())
+        back = max(first.nonzero()[:, 0].tolist(), key=lambda cell: cosines[cell, there].item())
+        if back == one and cosines[one, there] > 0:
+            expected.append((one, there))
+    source, target, score = mutual_cells(similarity)
+    found = zip(
+        similarity.source.cell_of(source).tolist(), similarity.target.cell_of(target).tolist(),
+        strict=True,
+    )  # fmt: skip
+    assert list(found) == expected != []
+    picked = torch.stack([cosines[one, other] for one, other in expected])
+    torch.testing.assert_close(score, picked)
+
+
+def test_flat_photos_have_no_mutual_cells():
+    flat = FeatureMap("m", torch.zeros(3, 6, 6), LANDSCAPE)
+    source, target, score = mutual_cells(FusedSimilarity(flat, flat))
+    assert source.shape == target.shape == (0, 2)
+    assert len(score) == 0
