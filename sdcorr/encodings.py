@@ -123,8 +123,7 @@ class Encodings:
 
     def _encode(self, position: int, together: int) -> None:
         """Encode photos that this pair and the next lack; those after them are read meanwhile."""
-        ahead = self.pipeline.runtime.photos
-        missing = list(islice(self._missing(position), together + ahead))
+        missing = list(islice(self._missing(position), together + self.pipeline.runtime.photos))
         for key in missing:
             if key not in self._read:
                 self._read[key] = self.reader.submit(load_image, *key)
@@ -135,18 +134,20 @@ class Encodings:
                 images[key] = self._read.pop(key).result()
             except BadImage as error:
                 self._failed[key] = str(error)  # not the error, which holds on to the photo
-        try:
-            encodings = self.pipeline.encode_batch(list(images.values())) if images else []
-            self._kept.update(zip(images, encodings, strict=True))
-        except BadImage:  # a recipe cannot take one of them; which one?
-            for key, image in images.items():
-                self._encode_alone(key, image)
+        if images:
+            self._keep(images)
 
-    def _encode_alone(self, key: Key, image: Image) -> None:
+    def _keep(self, images: dict[Key, Image]) -> None:
+        """Encode photos together; where the recipe cannot take one of them, each on its own."""
         try:
-            self._kept[key] = self.pipeline.encode(image)
+            encodings = self.pipeline.encode_batch(list(images.values()))
+            self._kept.update(zip(images, encodings, strict=True))
         except BadImage as error:
-            self._failed[key] = str(error)
+            if len(images) == 1:
+                self._failed.update(dict.fromkeys(images, str(error)))
+                return
+            for key, image in images.items():
+                self._keep({key: image})
 
     def _missing(self, position: int) -> Iterator[Key]:
         """Photos to encode for this pair and the next ones, in order, each once."""

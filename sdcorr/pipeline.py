@@ -73,10 +73,10 @@ class Pipeline:
         return encoding
 
     def encode_batch(self, photos: Sequence[Photo], category: str | None = None) -> list[Encoding]:
-        """The feature maps of several photos at once; on a GPU quicker than one by one.
+        """The feature maps of several photos at once, for devices that one does not fill.
 
         In any number: they pass through the models in parts, see ``Runtime.batch``. Their maps
-        differ from those of ``encode`` by rounding.
+        differ from those of ``encode`` by rounding. On a CPU it is no quicker (eval/README.md).
 
         Args:
             photos: as of ``encode``.
