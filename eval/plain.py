@@ -107,38 +107,43 @@ class Plain:
         tokens = states[self.dino.block + 1][0, 1:]
         return maps | {"dinov2/token": tokens.T.reshape(-1, side, side)}
 
-    @torch.no_grad()
-    def similarities(
-        self, source: dict[str, Tensor], target: dict[str, Tensor], exact: bool = False
-    ) -> Tensor:
-        """Every cell of the source against every cell of the target: ``(h*w, h*w)`` cosines.
-
-        Args:
-            source: maps of one photo.
-            target: maps of the other.
-            exact: by all singular vectors in float64, not by randomised PCA.
-        """
-        stacks = ([], [])
-        for group in self.recipe.groups:
-            joined = ([], [])
-            for use in group.maps:
-                pair = [maps[f"{group.name}/{use.name}"] for maps in (source, target)]
-                if use.pca is not None:
-                    pair = _reduce(*pair, use.pca, exact)
-                for values, side in zip(pair, joined, strict=True):
-                    for factor in use.upsample:
-                        values = F.interpolate(values[None], scale_factor=factor, mode="bilinear")[
-                            0
-                        ]
-                    side.append(values)
-            for side, stack in zip(joined, stacks, strict=True):
-                stack.append(group.weight * F.normalize(torch.cat(side), dim=0))
-        first, second = (F.normalize(torch.cat(stack).flatten(1), dim=0) for stack in stacks)
-        return first.T @ second
-
     def pair(self, source: dict[str, Tensor], target: dict[str, Tensor], cells: Tensor) -> Tensor:
         """Nearest target cell ``(N,)`` of source cells ``(N,)``, looked up in the whole matrix."""
-        return self.similarities(source, target)[cells.to(self.device)].argmax(dim=1).cpu()
+        rows = similarities(self.recipe, source, target)[cells.to(self.device)]
+        return rows.argmax(dim=1).cpu()
+
+
+@torch.no_grad()
+def similarities(
+    recipe: Recipe, source: dict[str, Tensor], target: dict[str, Tensor], exact: bool = False
+) -> Tensor:
+    """Every cell of the source against every cell of the target: ``(h*w, h*w)`` cosines.
+
+    Args:
+        recipe: which maps, how reduced and weighted.
+        source: maps ``(C, h, w)`` of one photo, by ``group/layer``.
+        target: maps of the other.
+        exact: by all singular vectors in float64, not by randomised PCA.
+    """
+    stacks = ([], [])
+    for group in recipe.groups:
+        joined = ([], [])
+        for use in group.maps:
+            pair = [maps[f"{group.name}/{use.name}"] for maps in (source, target)]
+            if use.pca is not None:
+                pair = _reduce(*pair, use.pca, exact)
+            for values, side in zip(pair, joined, strict=True):
+                side.append(_upsample(values, use.upsample))
+        for side, stack in zip(joined, stacks, strict=True):
+            stack.append(group.weight * F.normalize(torch.cat(side), dim=0))
+    first, second = (F.normalize(torch.cat(stack).flatten(1), dim=0) for stack in stacks)
+    return first.T @ second
+
+
+def _upsample(values: Tensor, factors: tuple[int, ...]) -> Tensor:
+    for factor in factors:
+        values = F.interpolate(values[None], scale_factor=factor, mode="bilinear")[0]
+    return values
 
 
 def _reduce(source: Tensor, target: Tensor, kept: int, exact: bool) -> list[Tensor]:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import sdcorr
+from sdcorr.fusion import join
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import RECIPES, find_recipe
 from sdcorr.runtime import Runtime, resolve_runtime
@@ -156,7 +157,7 @@ def nearest_cells(recipe: Recipe, encodings: list[sdcorr.Encoding]) -> Found:
     parts |= {"fused": recipe.groups} if len(recipe.groups) > 1 else {}
     with torch.no_grad():
         joined = {
-            name: sdcorr.fusion.join(groups, *(encoding.maps for encoding in encodings))
+            name: join(groups, *(encoding.maps for encoding in encodings))
             for name, groups in parts.items()
         }
         return {name: _nearest(similarity) for name, similarity in joined.items()}

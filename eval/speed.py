@@ -38,7 +38,7 @@ from sdcorr.runtime import Runtime, resolve_runtime
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkpoint writers are the tests'
 from eval import footprint
 from eval.hardware import Clock, floor_of, synchronize
-from eval.plain import Plain, untimed
+from eval.plain import Plain, similarities, untimed
 from tests import tiny
 
 ROOT = Path(__file__).parents[1]
@@ -228,7 +228,7 @@ def agreement(
     cells, points = choose(encodings[0], sys.maxsize)
     with torch.no_grad():
         found = similarity.rows(points).argmax(dim=1)
-    rows = Plain.similarities(PlainFusion(recipe), *maps, exact=True)[cells.to(device)]
+    rows = similarities(recipe, *maps, exact=True)[cells.to(device)]
     best, expected = rows.max(dim=1)
     same = found == expected
     tied = ~same & (best - rows.gather(1, found[:, None])[:, 0] <= TIE)
@@ -239,13 +239,6 @@ def agreement(
         "other": int((~same & ~tied).sum()),
         "largest difference of maps, share of their largest value": max(off.values()),
     }
-
-
-class PlainFusion:
-    """What ``Plain.similarities`` reads of a Plain: the recipe, without models."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
 
 
 def ratios(result: dict[str, Any]) -> dict[str, float]:
@@ -295,13 +288,9 @@ def benchmark(ours: sdcorr.Pipeline, plain: Plain, seconds: dict[str, float]) ->
     start = time.perf_counter()
     plain.pair(*(plain.encode(photo, untimed) for photo in photos), cells)
     plain_run = time.perf_counter() - start
+    once = seconds["ours, photo"] + seconds["ours, moments"]
     expected = (
-        cost(
-            len(pairs),
-            len(PHOTOS),
-            seconds["ours, photo"] + seconds["ours, moments"],
-            seconds["ours, pair"],
-        ),
+        cost(len(pairs), len(PHOTOS), once, seconds["ours, pair"]),
         cost(1, 2, seconds["plain, photo"], seconds["plain, pair"]),
     )
     return {
