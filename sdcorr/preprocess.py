@@ -29,9 +29,8 @@ Resample = Literal["lanczos", "bicubic"]
 LARGEST = 8192  # px of a canvas: beyond it, a slip of the pen fills the memory
 LONGEST = 8  # times the shorter side, where the canvas grows with the longer one
 
-ORIENTATION = (
-    0x0112  # of the EXIF tags; read alone, since Pillow rewrites (and trips over) the rest
-)
+# of the EXIF tags; read alone, since Pillow rewrites (and trips over) the rest
+ORIENTATION = 0x0112
 TURNS = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -164,8 +163,10 @@ def read_points(points: Points, photo: Size) -> tuple[tuple[str, ...] | None, Te
             raise BadPoints(f"the name {name!r} has characters that cannot be shown")
     values = list(points.values()) if isinstance(points, Mapping) else points
     try:
-        local = values.cpu() if isinstance(values, Tensor) else values  # mps has no float64
-        places = torch.as_tensor(local, dtype=torch.float64)
+        if isinstance(values, Tensor):
+            places = values.cpu().double()  # in this order: mps has no float64
+        else:  # through numpy: torch takes no reversed and no big-endian array
+            places = torch.from_numpy(np.array(values).astype(np.float64, casting="same_kind"))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise BadPoints(f"expected points [[x, y], ...], got {_short(values)}") from error
     places = places.reshape(0, 2) if places.numel() == 0 else places

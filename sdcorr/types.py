@@ -23,6 +23,7 @@ from sdcorr.geometry import Grid, Size
 from sdcorr.runtime import Runtime
 
 if TYPE_CHECKING:
+    import cv2
     from matplotlib.figure import Figure
 
 
@@ -179,7 +180,8 @@ class Matches:
     """Where points of the source photo lie in the target photo.
 
     Pixels of the original photos after EXIF rotation, (x, y), (0, 0) at the centre of the
-    top-left pixel. Tensors are on the CPU, one entry per point, in the order asked for.
+    top-left pixel. Tensors are on the CPU, where ``np.asarray`` takes them, one entry per point,
+    in the order asked for.
 
     Args:
         source: ``(N, 2)`` float64, the points asked for.
@@ -220,6 +222,49 @@ class Matches:
         if self.names is not None:
             values["names"] = tuple(self.names[index] for index in order.tolist())
         return replace(self, **values)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The matches that are not rejected, the highest score first, as transformers gives them.
+
+        Keys, as of its pipeline ``keypoint-matching``: ``keypoint_image_0`` (source) and
+        ``keypoint_image_1`` (target), each ``{"x", "y"}`` in float pixels of the original photo,
+        and ``score``; also ``name`` and ``confidence`` where there are any. That shape has no place
+        for rejected matches, which must not pass as matches; ``to_csv`` holds them all.
+        """
+        from sdcorr.export import matches_to_keypoint_dicts
+
+        return matches_to_keypoint_dicts(self)
+
+    def to_coco(self, category: str | None = None) -> dict[str, Any]:
+        """What was found on the target photo: a COCO keypoints data set with one annotation.
+
+        Pixels of the original photo, unrounded; rejected points are ``0, 0, 0``. ``category``
+        names the thing, by default as the target photo does. Fields: see
+        ``sdcorr.export.matches_to_coco``.
+        """
+        from sdcorr.export import matches_to_coco
+
+        return matches_to_coco(self, category)
+
+    def to_csv(self) -> str:
+        """All matches as text, a header and a row each.
+
+        In pixels of the original photos, (x, y), unrounded. Rejected ones too: their ``matched`` is
+        ``false``. See ``sdcorr.export.matches_to_csv``.
+        """
+        from sdcorr.export import matches_to_csv
+
+        return matches_to_csv(self)
+
+    def to_opencv(self) -> tuple[list[cv2.KeyPoint], list[cv2.KeyPoint], list[cv2.DMatch]]:
+        """N keypoints of the source, N of the target, and the pairs of those not rejected.
+
+        In pixels of the original photos, as ``cv2.drawMatches`` takes them. See
+        ``sdcorr.export.matches_to_opencv``.
+        """
+        from sdcorr.export import matches_to_opencv
+
+        return matches_to_opencv(self)
 
     def plot(self) -> Figure:
         """A figure of both photos side by side with numbered points and lines."""

@@ -41,8 +41,8 @@ TIERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {name: rank for rank, names in enumerate(TIERS) for name in names}
 
-# Matches.plot() and Fused.plot() reach for viz when they are called: the one exception.
-LAZY = {("types", "viz")}
+# Methods of Matches that reach for what stands below when they are called: plot(), to_csv() ...
+LAZY = {("types", "viz"), ("types", "export")}
 HEAVY = {"diffusers": "backbones", "transformers": "backbones", "matplotlib": "viz"}
 
 

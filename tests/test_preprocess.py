@@ -730,3 +730,24 @@ def test_what_is_no_photo_has_no_size(tmp_path: Path, content: bytes | None, mes
 def test_a_folder_has_no_size(tmp_path: Path):
     with pytest.raises(BadImage, match="is a folder; expected a photo"):
         read_size(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.array([[2.0, 1.0], [4.0, 3.0]])[:, ::-1],  # (row, column) turned to (x, y)
+        np.array([[3.0, 4.0], [1.0, 2.0]])[::-1],
+        np.array([[1, 2], [3, 4]], ">i4"),
+        np.array([[1, 2], [3, 4]], np.longdouble),
+    ],
+    ids=["columns", "rows", "big_endian", "long"],
+)
+def test_points_may_be_arrays_that_torch_does_not_take(points):
+    assert read_points(points, Size(10, 10))[1].tolist() == [[1, 2], [3, 4]]
+
+
+def test_points_are_a_copy_of_an_array():
+    points = np.array([[1.0, 2.0]])
+    _, read = read_points(points, Size(10, 10))
+    points[:] = 9
+    assert read.tolist() == [[1, 2]]
