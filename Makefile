@@ -1,19 +1,26 @@
 # make demo   match two photos, no weights needed
 # make test   run the tests
 # make check  what CI runs beside the tests: ruff, mypy, the wheel
+# make gallery  draw the pictures of the docs anew
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = match-astronaut-hopper.png
 
-.PHONY: demo test check lint types wheel clean
+.PHONY: demo test check lint types wheel gallery clean
 
 demo: $(VENV)/installed
 	$(BIN)/sdcorr match assets/astronaut.png assets/hopper.jpg --recipe sift --out $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# the pictures of docs/gallery.md and docs/concepts, and the options of docs/commands
+gallery: $(VENV)/installed
+	$(BIN)/python docs/gallery.py
+	$(BIN)/python docs/draw.py
+	$(BIN)/python docs/write_commands.py
 
 check: lint types wheel
 

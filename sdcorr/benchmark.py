@@ -100,6 +100,7 @@ def run_benchmark(
             folder.check(_describe(benchmark, pairs), _lines(benchmark, pairs))
         done = written([folder.path / name for name in plan["parts"]], folder.lengths())
         pending = [pair for pair in pairs if pair.id not in done]
+        world.wait_for_all()  # also where nothing is left to do: a late one must get the plan
         tally = Tally(before=len(done))
         watch(tally)
         if pending:
@@ -147,7 +148,6 @@ def _fill(
     """Predict this process' share of the pairs into its shard."""
     start = time.perf_counter()
     try:
-        world.wait_for_all()
         if mine := share(pending, world.rank, world.size):
             pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
             for prediction in predict(

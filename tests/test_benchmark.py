@@ -34,6 +34,7 @@ from sdcorr.runtime import Runtime
 from sdcorr.scores import Rule, score
 from tests.annotated import write_spair
 from tests.conftest import ROOT
+from tests.tiny import shrink
 
 ALONE = World()
 SAME = find_recipe("same-position")
@@ -222,7 +223,7 @@ def test_a_full_disk_is_told_and_costs_no_record(root: Path, tmp_path: Path) -> 
     )
     assert full.returncode == 2
     (line,) = [line for line in full.stderr.splitlines() if line.startswith("sdcorr: ")]
-    assert "File too large; the pairs before are kept: give the same command again" in line
+    assert "File too large; what was done before is kept: give the same command again" in line
     kept = lines_written(out)
     assert kept > 20
     assert run_benchmark(benchmark(root, out), ALONE)
@@ -291,14 +292,23 @@ class Small:
     """The command line with tiny models, each run a process of its own."""
 
     root: Path
-    models: tuple[str, ...]
+    recipe: str
+    models: dict[str, Path]  # checkpoint by key of the recipe's weights
 
     def arguments(self, out: Path) -> list[str]:
+        models = [word for key, one in self.models.items() for word in ("--model", f"{key}={one}")]
         return [
             "-m", "tests.small_cli", "eval", "spair", "--root", str(self.root), "--recipe",
-            "sd-dino", *self.models, "--batch", "1", "--dtype", "float32", "--device", "cpu",
+            self.recipe, *models, "--batch", "1", "--dtype", "float32", "--device", "cpu",
             "--out", str(out),
         ]  # fmt: skip
+
+    def here(self, out: Path) -> bytes:
+        """The records of one process that nothing happened to: this one."""
+        recipe = shrink(find_recipe(self.recipe))
+        recipe = recipe.with_models({key: str(one) for key, one in self.models.items()})
+        assert run_benchmark(Benchmark(Spair(self.root), recipe, Runtime(batch=1), out), ALONE)
+        return RunFolder(out).records.read_bytes()
 
     def start(self, out: Path, processes: int = 1, *more: str) -> subprocess.Popen[str]:
         run = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -326,19 +336,19 @@ def ending(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, dinov2_folder: Path, sd_folder: Path) -> Small:
-    root = write_spair(tmp_path_factory.mktemp("several"), images=9, pairs=40)
-    return Small(
-        root, ("--model", f"dinov2={dinov2_folder}", "--model", f"stable_diffusion={sd_folder}")
-    )
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spair(tmp_path_factory.mktemp("several"), images=9, pairs=40)
+
+
+@pytest.fixture(scope="module")
+def small(several: Path, dinov2_folder: Path) -> Small:
+    """For processes that die: many are started, and diffusers would be most of their time."""
+    return Small(several, "dinov2-b", {"dinov2": dinov2_folder})
 
 
 @pytest.fixture(scope="module")
 def whole(small: Small, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The records of one process that nothing happened to."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert "80 pairs of 18 images" in small.run(out)
-    return RunFolder(out).records.read_bytes()
+    return small.here(tmp_path_factory.mktemp("whole") / "out")
 
 
 def lines_written(out: Path) -> int:
@@ -353,10 +363,15 @@ def wait_for_lines(out: Path, lines: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.002)
 
 
-def test_two_processes_write_the_records_of_one(small: Small, whole: bytes, tmp_path: Path) -> None:
-    output = small.run(tmp_path / "out", processes=2)
+def test_two_processes_write_the_records_of_one(
+    several: Path, dinov2_folder: Path, sd_folder: Path, tmp_path: Path
+) -> None:
+    models = {"dinov2": dinov2_folder, "stable_diffusion": sd_folder}
+    fused = Small(several, "sd-dino", models)
+    output = fused.run(tmp_path / "out", processes=2)
+    assert "80 pairs of 18 images" in output
     assert output.count("per image, macro") == 1  # one of them prints the table
-    assert RunFolder(tmp_path / "out").records.read_bytes() == whole
+    assert RunFolder(tmp_path / "out").records.read_bytes() == fused.here(tmp_path / "one")
     processes = processes_of(tmp_path / "out")
     assert [one["rank"] for one in processes] == [0, 1]
     assert [one["pairs"] for one in processes] == [40, 40]
