@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdcorr.errors import SdcorrError as SdcorrError
+    from sdcorr.features import Features as Features
+    from sdcorr.features import read_features as read_features
+    from sdcorr.features import write_features as write_features
     from sdcorr.fused import Fused as Fused
     from sdcorr.fusion import Group as Group
     from sdcorr.fusion import MapUse as MapUse
@@ -48,6 +51,9 @@ _HOMES = {
     "Encoding": "types",
     "Matches": "types",
     "load_image": "preprocess",
+    "Features": "features",
+    "read_features": "features",
+    "write_features": "features",
     "Pipeline": "pipeline",
     "Fused": "fused",
     "Recipe": "recipe",

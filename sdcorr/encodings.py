@@ -1,4 +1,4 @@
-"""The encodings that annotated pairs need, each made once, within a bound on memory."""
+"""Encodings of many photos: one after another, or as annotated pairs need them, each made once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from sdcorr.ahead import ahead
 from sdcorr.errors import BadImage
 from sdcorr.geometry import Size
 from sdcorr.pairs import Pair
@@ -138,16 +139,13 @@ class Encodings:
             self._keep(images)
 
     def _keep(self, images: dict[Key, Image]) -> None:
-        """Encode photos together; where the recipe cannot take one of them, each on its own."""
-        try:
-            encodings = self.pipeline.encode_batch(list(images.values()))
-            self._kept.update(zip(images, encodings, strict=True))
-        except BadImage as error:
-            if len(images) == 1:
-                self._failed.update(dict.fromkeys(images, str(error)))
-                return
-            for key, image in images.items():
-                self._keep({key: image})
+        """Encode photos together, and note those that the recipe cannot take."""
+        encodings = _encode_some(self.pipeline, list(images.values()))
+        for key, encoding in zip(images, encodings, strict=True):
+            if isinstance(encoding, BadImage):
+                self._failed[key] = str(encoding)
+            else:
+                self._kept[key] = encoding
 
     def _missing(self, position: int) -> Iterator[Key]:
         """Photos to encode for this pair and the next ones, in order, each once."""
@@ -176,12 +174,56 @@ class Encodings:
                 held -= _bytes(self._kept.pop(key))
 
 
+def encode_each(
+    pipeline: Pipeline, photos: Sequence[Path], category: str | None = None, mirrored: bool = True
+) -> Iterator[Encoding | BadImage]:
+    """Each photo's encoding, in order, or why it has none; the next photos are read meanwhile.
+
+    Args:
+        pipeline: a loaded recipe.
+        photos: files, in any number; a few are held at a time.
+        category: what all of them show.
+        mirrored: see ``Pipeline.encode_batch``.
+
+    Raises:
+        NotFinite, OutOfMemory: see ``Pipeline.encode``.
+    """
+
+    def read(photo: Path) -> Image | BadImage:
+        try:
+            return load_image(photo, category)
+        except BadImage as error:
+            return BadImage(str(error))  # not the error, which holds on to the photo
+
+    together = pipeline.runtime.photos
+    waiting = ahead(read, photos, depth=together)
+    while some := list(islice(waiting, together)):
+        images = [one for one in some if isinstance(one, Image)]
+        encodings = iter(_encode_some(pipeline, images, mirrored))
+        yield from (next(encodings) if isinstance(one, Image) else one for one in some)
+        del some, images, encodings  # not held while the next are made
+
+
+def _encode_some(
+    pipeline: Pipeline, images: Sequence[Image], mirrored: bool = True
+) -> list[Encoding | BadImage]:
+    """Encode photos together; where the recipe cannot take one of them, each on its own."""
+    try:
+        return list(pipeline.encode_batch(images, mirrored=mirrored)) if images else []
+    except BadImage as error:
+        if len(images) == 1:
+            return [BadImage(str(error))]
+        return [one for image in images for one in _encode_some(pipeline, [image], mirrored)]
+
+
 def check_size(photo: Path, actual: Size, annotated: Size | None) -> None:
     """Raise BadImage where a photo has another size than annotated."""
     if annotated is not None and actual != annotated:
+        swapped = actual == annotated[::-1]
+        why = "annotated before EXIF turned it" if swapped else "the annotated copy"
         raise BadImage(
             f"{photo} is {actual.width} x {actual.height} (wide x high), annotated as "
-            f"{annotated.width} x {annotated.height}; is it the data set's own copy?"
+            f"{annotated.width} x {annotated.height}; is it {why}?"
         )
 
 

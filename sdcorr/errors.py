@@ -40,6 +40,14 @@ class BadDataset(SdcorrError):
     """A folder that is not the data set, or only part of it, or a selection with no pairs."""
 
 
+class BadAnnotations(SdcorrError):
+    """Annotations that cannot be read, or that contradict themselves or their photos."""
+
+
+class BadFeatures(SdcorrError):
+    """A file of descriptors that cannot be read, is damaged, or holds something else."""
+
+
 class BadRun(SdcorrError):
     """A run folder that is busy, unfinished, or made in another way than it is now asked for."""
 

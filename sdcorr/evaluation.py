@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sdcorr.types import Matches
 
 MEMORY = 2_000_000_000  # bytes of encodings kept, on the device that made them
 
+Item = TypeVar("Item")
 Symmetric = Mapping[str, Sequence[Sequence[str]]]
 
 
@@ -104,15 +105,33 @@ def predict(
 def _match(fused: Fused, pair: Pair, symmetric: Sequence[Sequence[str]] | None) -> Matches:
     """The matches of a pair's source keypoints, then of those that only the source shows."""
     points = torch.from_numpy(np.concatenate([pair.source_keypoints, pair.source_only]))
-    points = fused.source.size.clamp(points)
-    if not symmetric:
-        return fused.match(points)
     ids = (*pair.keypoint_ids, *pair.source_only_ids)
-    shown = [couple for couple in symmetric if set(couple) <= set(ids)]
+    return match_shown(fused, ids, fused.source.size.clamp(points), symmetric or ())
+
+
+def match_shown(
+    fused: Fused, names: Sequence[str], points: Tensor, symmetric: Sequence[Sequence[str]]
+) -> Matches:
+    """``Fused.match`` for points of which not all partners need be there.
+
+    Args:
+        fused: two photos.
+        names: of N points.
+        points: ``(N, 2)`` xy pixels of the source.
+        symmetric: pairs of names, see ``Fused.match``. A point whose partner is not among the
+            points is matched as if it were not named.
+    """
+    if not symmetric:
+        return replace(fused.match(points), names=tuple(names))
+    shown = [couple for couple in symmetric if set(couple) <= set(names)]
     lone = {end for couple in symmetric for end in couple} - {e for couple in shown for e in couple}
-    found = fused.match(dict(zip(ids, points.tolist(), strict=True)), symmetric=shown)
-    alone = torch.tensor([name in lone for name in ids])
-    return _either(alone, fused.match(points), found) if alone.any() else found
+    numbers = {name: str(index) for index, name in enumerate(names)}  # a name may be any text
+    places = dict(zip(numbers.values(), points.tolist(), strict=True))
+    couples = [[numbers[end] for end in couple] for couple in shown]
+    found = fused.match(places, symmetric=couples)
+    alone = torch.tensor([name in lone for name in names])
+    found = _either(alone, fused.match(points), found) if alone.any() else found
+    return replace(found, names=tuple(names))
 
 
 def _either(first: Tensor, one: Matches, other: Matches) -> Matches:
@@ -146,9 +165,9 @@ def by_affinity(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=place)
 
 
-def share(pairs: Sequence[Pair], rank: int, processes: int) -> Sequence[Pair]:
-    """The part of one process: a run of neighbours, within one pair as long as any other."""
-    return pairs[len(pairs) * rank // processes : len(pairs) * (rank + 1) // processes]
+def share(items: Sequence[Item], rank: int, processes: int) -> Sequence[Item]:
+    """The part of one process: a run of neighbours, within one item as long as any other."""
+    return items[len(items) * rank // processes : len(items) * (rank + 1) // processes]
 
 
 def wrong_photos(pairs: Iterable[Pair]) -> list[str]:

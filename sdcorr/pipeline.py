@@ -72,7 +72,9 @@ class Pipeline:
         (encoding,) = self.encode_batch([photo], category)
         return encoding
 
-    def encode_batch(self, photos: Sequence[Photo], category: str | None = None) -> list[Encoding]:
+    def encode_batch(
+        self, photos: Sequence[Photo], category: str | None = None, *, mirrored: bool = True
+    ) -> list[Encoding]:
         """The feature maps of several photos at once, for devices that one does not fill.
 
         In any number: they pass through the models in parts, see ``Runtime.batch``. Their maps
@@ -81,6 +83,8 @@ class Pipeline:
         Args:
             photos: as of ``encode``.
             category: what all of them show.
+            mirrored: also encode the mirror images, in recipes with ``flip``. Without them, the
+                photos can be targets and no sources.
 
         Raises:
             BadImage, NotFinite, OutOfMemory: see ``encode``.
@@ -88,9 +92,9 @@ class Pipeline:
         images = [load_image(photo, category) for photo in photos]
         maps = self._maps(images)
         turned: list[dict[str, FeatureMap]] | list[None] = [None] * len(images)
-        if self.recipe.flip:
-            mirrored = self._maps([_mirror(image) for image in images])
-            turned = [turned_back(*both) for both in zip(mirrored, maps, strict=True)]
+        if self.recipe.flip and mirrored:
+            flipped = self._maps([_mirror(image) for image in images])
+            turned = [turned_back(*both) for both in zip(flipped, maps, strict=True)]
         backbones, revisions = self.recipe.backbones, self.revisions
         return [
             Encoding(image, found, backbones, revisions, back)
@@ -122,6 +126,11 @@ class Pipeline:
         """
         first, second = self._encoded(source, category), self._encoded(target, category)
         recipe = self.recipe
+        if recipe.flip and first.mirrored is None:
+            raise BadRecipe(
+                f"the source's encoding was made without flip, which {recipe.name!r} asks for; "
+                "encode the photo again"
+            )
         masks = (
             None if source_mask is None else read_mask(source_mask, first.size),
             None if target_mask is None else read_mask(target_mask, second.size),
@@ -189,11 +198,6 @@ class Pipeline:
     def _encoded(self, photo: Photo | Encoding, category: str | None) -> Encoding:
         if not isinstance(photo, Encoding):
             return self.encode(photo, category)
-        if self.recipe.flip and photo.mirrored is None:
-            raise BadRecipe(
-                f"this encoding was made without flip, which {self.recipe.name!r} asks for; encode "
-                "the photo again"
-            )
         if (photo.backbones, photo.revisions) != (self.recipe.backbones, self.revisions):
             raise BadRecipe(
                 "this encoding was made with other backbones or weights than those of "

@@ -71,12 +71,10 @@ class RunFolder:
         """
         if not self.about.is_file():
             raise BadRun(f"{self.path} is no run: it has no run.json; make one with sdcorr eval")
-        try:
-            about: dict[str, Any] = json.loads(self.about.read_text(encoding="utf-8"))
-            schema = about["schema"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadRun(f"{self.about} is damaged: {error}") from error
-        if schema != SCHEMA:
+        about = read_object(self.about)
+        if "schema" not in about:
+            raise BadRun(f"{self.about} is damaged: it has no schema")
+        if (schema := about["schema"]) != SCHEMA:
             raise BadRun(
                 f"{self.path} was written as {schema!r}, and this version of sdcorr reads "
                 f"{SCHEMA!r}; run the benchmark again, or use the version that wrote it"
@@ -218,8 +216,23 @@ def _digest(path: Path) -> str:
         raise BadRun(f"cannot read {path}: {error.strerror}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object that sdcorr wrote.
+
+    Raises:
+        BadRun: it is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("expected an object")
+    except (OSError, ValueError) as error:
+        raise BadRun(f"{path} is damaged: {error}") from error
+    return value
+
+
 def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    changes = [line for key in IDENTITY for line in _differences(key, there.get(key), now.get(key))]
+    changes = [line for key in IDENTITY for line in differences(key, there.get(key), now.get(key))]
     if changes:
         more = f" (and {len(changes) - 3} more)" if len(changes) > 3 else ""
         raise BadRun(
@@ -228,14 +241,15 @@ def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
-def _differences(name: str, there: Any, now: Any) -> Iterator[str]:
+def differences(name: str, there: Any, now: Any) -> Iterator[str]:
+    """What has changed between two values made for JSON, in words."""
     if isinstance(there, dict) and isinstance(now, dict):
         if there.get("name") != now.get("name"):  # all else differs with it
             there, now = ({"name": one.get("name")} for one in (there, now))
         for key in dict.fromkeys([*now, *there]):
-            yield from _differences(f"{name}.{key}", there.get(key), now.get(key))
+            yield from differences(f"{name}.{key}", there.get(key), now.get(key))
     elif isinstance(there, list) and isinstance(now, list) and len(there) == len(now):
         for index, pair in enumerate(zip(there, now, strict=True)):
-            yield from _differences(f"{name}[{index}]", *pair)
+            yield from differences(f"{name}[{index}]", *pair)
     elif there != now:
         yield f"{name} was {json.dumps(there)}, now {json.dumps(now)}"

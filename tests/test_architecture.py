@@ -18,9 +18,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands above it, never what stands beside or below it.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors", "footprints", "ahead"),
-    ("geometry", "files"),
-    ("runtime", "pairs", "processes"),
-    ("feature_map",),
+    ("geometry", "files", "photos"),
+    ("runtime", "pairs", "processes", "annotations"),
+    ("feature_map", "coco"),
     ("types",),
     ("preprocess",),
     ("plugins", "models", "metrics", "maps", "masks", "similarities"),
@@ -35,8 +35,10 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("export", "encodings"),
     ("evaluation",),
     ("records", "shards"),
-    ("runs", "scores", "calibration"),
-    ("benchmark",),
+    ("runs", "scores", "calibration", "transfer", "features"),
+    ("benchmark", "labels", "extraction"),
+    ("review", "parts"),
+    ("labelling",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(TIERS) for name in names}
@@ -127,9 +129,9 @@ def test_no_pickle_is_ever_read():
 
 def test_public_names():
     assert sdcorr.__all__ == [
-        "__version__", "Encoding", "FeatureMap", "Fused", "Grid", "Group", "Image", "MapUse",
-        "Matches", "Pipeline",
-        "Recipe", "Runtime", "SdcorrError", "Size", "load", "load_image",
+        "__version__", "Encoding", "FeatureMap", "Features", "Fused", "Grid", "Group", "Image",
+        "MapUse", "Matches", "Pipeline", "Recipe", "Runtime", "SdcorrError", "Size", "load",
+        "load_image", "read_features", "write_features",
     ]  # fmt: skip
     assert dir(sdcorr) == sorted(sdcorr.__all__)
     for name in sdcorr.__all__:

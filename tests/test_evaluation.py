@@ -47,7 +47,7 @@ class Watched:
         self._encode = self.pipeline.encode_batch
         self.pipeline.encode_batch = self.encode_batch  # type: ignore[method-assign]
 
-    def encode_batch(self, images: Sequence[Image]) -> list[Encoding]:
+    def encode_batch(self, images: Sequence[Image], mirrored: bool = True) -> list[Encoding]:
         encodings = self._encode(images)
         self.together.append(len(images))
         self.encoded += [image.path.name for image in images]

@@ -200,16 +200,27 @@ def test_masks_hold_for_both_ways(picture: np.ndarray):
     assert (matches.target[:, 0] >= 64).all()
 
 
-def test_encodings_made_without_flip_are_refused(picture: np.ndarray):
+def test_sources_encoded_without_flip_are_refused(picture: np.ndarray):
     plain, flipped = load(False), load(True)
     encoding = plain.encode(picture)
-    for pair in ((encoding, picture), (picture, encoding)):
-        with pytest.raises(BadRecipe, match="made without flip"):
-            flipped.match(*pair, [[1, 1]])
+    with pytest.raises(BadRecipe, match="made without flip"):
+        flipped.match(encoding, picture, [[1, 1]])
     both = plain.match(flipped.encode(picture), encoding, [[1, 1]])  # what is too much is left
     assert torch.equal(both.score, plain.match(encoding, encoding, [[1, 1]]).score)
     assert plain.encode(picture).mirrored is None
     assert flipped.encode(picture).mirrored.keys() == flipped.encode(picture).maps.keys()
+
+
+def test_a_target_needs_no_mirror_image(picture: np.ndarray):
+    flipped = load(True)
+    (target,) = flipped.encode_batch([picture[:, ::-1].copy()], mirrored=False)
+    assert target.mirrored is None
+    found = flipped.match(picture, target, [[1, 1], [9, 5]])
+    assert torch.equal(
+        found.target, flipped.match(picture, picture[:, ::-1].copy(), [[1, 1], [9, 5]]).target
+    )
+    with pytest.raises(BadRecipe, match="encode the photo again"):
+        flipped.match(target, picture, [[1, 1]])
 
 
 def test_the_second_maps_count_as_memory(picture: np.ndarray):

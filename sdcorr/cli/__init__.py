@@ -12,6 +12,7 @@ from sdcorr import __version__
 from sdcorr.cli.calibrate import calibrate
 from sdcorr.cli.doctor import doctor
 from sdcorr.cli.evaluate import evaluate
+from sdcorr.cli.extract import extract
 from sdcorr.cli.match import match
 from sdcorr.cli.models import models
 from sdcorr.cli.recipes import recipes
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (match, evaluate, score, calibrate, recipes, models, doctor):
+for command in (match, extract, evaluate, score, calibrate, recipes, models, doctor):
     cli.add_command(command)
 
 

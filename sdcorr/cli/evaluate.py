@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ from sdcorr.cli._options import (
     runtime_options,
 )
 from sdcorr.cli._tables import print_scores
+from sdcorr.cli._watch import LINE_EVERY, is_terminal, name_of, say_start
 
 if TYPE_CHECKING:
     from sdcorr.cache import DiskStore
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from sdcorr.pairs import Dataset
     from sdcorr.processes import World
     from sdcorr.recipe import Recipe
-
-LINE_EVERY = 30.0  # seconds between lines of progress where there is no terminal
 
 
 @click.command("eval")
@@ -130,7 +127,7 @@ def evaluate(
             symmetric=None if symmetric is None else read_symmetric(symmetric),
         )  # fmt: skip
         hide_downloads_off_terminal()
-        _say_start(world, runtime.describe())
+        say_start(world, runtime.describe())
         try:
             with _Watch(world) as watch:
                 finished = run_benchmark(benchmark, world, watch)
@@ -162,16 +159,6 @@ def _dataset(name: str, root: Path, **parts: str | None) -> Dataset:
     return dataset
 
 
-def _say_start(world: World, runtime: dict[str, Any]) -> None:
-    if world.rank == 0:
-        several = "1 process" if world.size == 1 else f"{world.size} processes"
-        click.echo(
-            f"{several}, {runtime['device_name']} ({runtime['device']}), {runtime['dtype']}, "
-            f"{runtime['threads']} thread{'s' if runtime['threads'] > 1 else ''} each",
-            err=True,
-        )
-
-
 class _Watch:
     """Says how far the run has come: a bar on a terminal, a line now and then elsewhere."""
 
@@ -179,8 +166,8 @@ class _Watch:
         from tqdm import tqdm
 
         self._leads = world.rank == 0
-        self._name = f"process {world.rank} of {world.size}: " if world.size > 1 else ""
-        terminal = _is_terminal()
+        self._name = name_of(world)
+        terminal = is_terminal()
         self._bar = tqdm(disable=not (terminal and self._leads), leave=False, bar_format=_BAR)
         self._lines = not terminal
         self._last = time.monotonic()
@@ -227,14 +214,6 @@ def _speed(tally: Tally) -> str:
     if tally.matching:
         parts.append(f"matching {tally.done / tally.matching:.3g}/s")
     return ", ".join(parts)
-
-
-def _is_terminal() -> bool:
-    """Whether there is room for a bar; a terminal of no size shows none."""
-    try:
-        return sys.stderr.isatty() and min(os.get_terminal_size(sys.stderr.fileno())) > 0
-    except (OSError, ValueError):  # not of the system, as in a notebook
-        return False
 
 
 _BAR = "{n_fmt}/{total_fmt} pairs {bar:10} {desc}"
