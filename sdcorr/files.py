@@ -61,8 +61,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that takes the place of ``path`` if nothing goes wrong."""
+def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` if nothing goes wrong.
+
+    Args:
+        path: what is replaced.
+        folder: where the temporary file lies, on the same disk; None is beside ``path``.
+    """
     if _is_device(path):
         try:
             yield path
@@ -70,7 +75,7 @@ def replacing(path: Path) -> Iterator[Path]:
             raise BadOutput(f"cannot write {path}: {error.strerror or error}") from error
         return
     home = path.resolve()
-    temporary = _temporary(home)
+    temporary = _temporary(home if folder is None else folder / home.name)
     try:
         yield temporary
         with suppress(FileNotFoundError):  # a new file, or deleted by another process

@@ -1,7 +1,8 @@
-"""Files that processes append whole pairs to, until all are there and become one.
+"""Files that processes append whole results to, until all are there and become one.
 
-A process writes to a shard of its own and never touches another. A new launch reads what the
-shards of earlier ones hold, passes over what was torn, and predicts the rest.
+A result is the lines of one pair of a benchmark, or of one photo. A process writes to a shard of
+its own and never touches another. A new launch reads what the shards of earlier ones hold, passes
+over what was torn, and computes the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import filelock
 from sdcorr.errors import BadOutput, BadRun
 from sdcorr.files import replacing, write_json
 
-Lengths = Mapping[str, int]  # number of records of each pair, in the order of the list
+Lengths = Mapping[str, int]  # number of lines of each result by its name, in the order of the list
+UNITS = ("pair", "photo")  # the field that names a line's result
 
 
 class Shard:
@@ -50,7 +52,7 @@ class Shard:
         return self
 
     def write(self, lines: bytes) -> None:
-        """Append the lines of one pair.
+        """Append the lines of one result.
 
         Raises:
             BadOutput: the disk is full; what was written before stays.
@@ -60,7 +62,7 @@ class Shard:
                 lines = lines[self._file.write(lines) :]
         except OSError as error:
             raise BadOutput(
-                f"cannot write {self._path}: {error.strerror}; the pairs before are kept: give "
+                f"cannot write {self._path}: {error.strerror}; what was done before is kept: give "
                 "the same command again when that is mended"
             ) from error
 
@@ -96,9 +98,9 @@ def refuse_open_shards(folder: Path) -> None:
 
 
 def written(shards: Sequence[Path], lengths: Lengths) -> set[str]:
-    """Pairs whose keypoints the shards hold whole; skipped ones are not among them."""
+    """Names of results that the shards hold whole; skipped ones are not among them."""
     spans = itertools.chain.from_iterable(_spans(path, lengths) for path in shards)
-    return {span.pair for span in spans if not span.skipped}
+    return {span.name for span in spans if not span.skipped}
 
 
 def all_ended(folder: Path, names: Sequence[str]) -> bool:
@@ -111,24 +113,24 @@ def all_ended(folder: Path, names: Sequence[str]) -> bool:
 
 
 def join_shards(shards: Sequence[Path], lengths: Lengths, out: Path) -> None:
-    """Write each pair's lines once, in the order of the list.
+    """Write each result's lines once, in the order of the list.
 
     Args:
-        shards: where they are looked for; a pair that one skipped and another holds is taken
+        shards: where they are looked for; a result that one skipped and another holds is taken
             from the other. ``out`` itself may be among them.
-        lengths: of all pairs.
+        lengths: of all results.
         out: replaced when the new file is whole and on the disk.
 
     Raises:
-        BadRun: a pair is in none of them.
+        BadRun: a result is in none of them.
         BadOutput: the disk is full.
     """
     found: dict[str, _Span] = {}
     for span in itertools.chain.from_iterable(_spans(path, lengths) for path in shards):
-        if span.pair not in found or (found[span.pair].skipped and not span.skipped):
-            found[span.pair] = span
+        if span.name not in found or (found[span.name].skipped and not span.skipped):
+            found[span.name] = span
     if missing := [name for name in lengths if name not in found]:
-        raise BadRun(f"{out} lacks {len(missing)} of {len(lengths)} pairs, first {missing[0]}")
+        raise BadRun(f"{out} lacks {len(missing)} of {len(lengths)} results, first {missing[0]}")
     with replacing(out) as temporary, temporary.open("wb") as whole:
         files = {path: path.open("rb") for path in shards}
         try:
@@ -169,9 +171,9 @@ def locked(path: Path, timeout: float = 0) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Span:
-    """Where all lines of a pair stand in a file."""
+    """Where all lines of a result stand in a file."""
 
-    pair: str
+    name: str
     path: Path
     start: int
     length: int
@@ -179,24 +181,40 @@ class _Span:
 
 
 def _spans(path: Path, lengths: Lengths) -> Iterator[_Span]:
-    """The whole pairs of a shard; torn and damaged lines are passed over."""
+    """The whole results of a shard; torn and damaged lines are passed over."""
     try:
         file = path.open("rb")
     except OSError as error:
         raise BadRun(f"cannot read {path}: {error.strerror}") from error
     with file:
         start = 0
-        for (pair, skipped), group in itertools.groupby(file, key=_pair_of):
+        for (name, skipped), group in itertools.groupby(file, key=_name_of):
             sizes = [len(line) for line in group]
-            if pair in lengths and len(sizes) == (1 if skipped else lengths[pair]):
-                yield _Span(pair, path, start, sum(sizes), skipped)
+            if name in lengths and len(sizes) == (1 if skipped else lengths[name]):
+                yield _Span(name, path, start, sum(sizes), skipped)
             start += sum(sizes)
 
 
-def _pair_of(line: bytes) -> tuple[str, bool]:
-    """A line's pair and whether it was skipped; no pair for what is no whole record."""
+def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a shard's lines; torn and damaged ones are passed over.
+
+    Raises:
+        BadRun: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if _name_of(line)[0]:
+                    yield json.loads(line)
+    except OSError as error:
+        raise BadRun(f"cannot read {path}: {error.strerror}") from error
+
+
+def _name_of(line: bytes) -> tuple[str, bool]:
+    """The name of a line's result and whether it was skipped; none for what is no whole record."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else {}
-        return str(record["pair"]), "skipped" in record
-    except (ValueError, KeyError, TypeError):
+        unit = next(unit for unit in UNITS if unit in record)
+        return str(record[unit]), "skipped" in record
+    except (ValueError, KeyError, TypeError, StopIteration):
         return "", False

@@ -151,7 +151,7 @@ def test_a_merge_that_was_killed_before_tidying_is_repeated(run: RunFolder) -> N
 
 def test_shards_stay_where_a_pair_is_missing(run: RunFolder) -> None:
     write_shard(run, "x-0000", "a", "c")
-    with pytest.raises(BadRun, match="lacks 1 of 3 pairs, first b"):
+    with pytest.raises(BadRun, match="lacks 1 of 3 results, first b"):
         run.merge(["x-0000"])
     assert len(run.parts()) == 1
 

@@ -94,7 +94,7 @@ def test_the_joined_file_may_be_one_of_the_parts(tmp_path: Path) -> None:
 def test_a_missing_pair_is_named_and_the_old_file_stays(tmp_path: Path) -> None:
     out = put(tmp_path / "out.jsonl", b"old")
     shard = put(tmp_path / "1.jsonl", lines_of("a"))
-    with pytest.raises(BadRun, match="lacks 2 of 3 pairs, first b"):
+    with pytest.raises(BadRun, match="lacks 2 of 3 results, first b"):
         join_shards([shard], LENGTHS, out)
     assert out.read_bytes() == b"old"
 
@@ -142,7 +142,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
-    assert "File too large; the pairs before are kept" in done.stdout
+    assert "File too large; what was done before is kept" in done.stdout
     content = (tmp_path / "x.jsonl").read_bytes()
     assert len(content) == 500
     assert all(json.loads(line) for line in content.split(b"\n")[:-1])

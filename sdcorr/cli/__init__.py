@@ -17,6 +17,7 @@ from sdcorr.cli.match import match
 from sdcorr.cli.models import models
 from sdcorr.cli.recipes import recipes
 from sdcorr.cli.score import score
+from sdcorr.cli.transfer import transfer
 from sdcorr.errors import SdcorrError
 
 
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (match, extract, evaluate, score, calibrate, recipes, models, doctor):
+for command in (match, transfer, extract, evaluate, score, calibrate, recipes, models, doctor):
     cli.add_command(command)
 
 
