@@ -1,87 +1,31 @@
-"""Every command and code block of the README runs as it stands.
-
-Weights: tiny checkpoints under the real ids in a hub cache of its own, and the recipes shrunk to
-them. Lines that set the machine up (make, pip) are run by CI.
-"""
+"""Every command and code block of the README runs as it stands; see tests/markdown.py."""
 
 from __future__ import annotations
 
 import json
 import re
 import runpy
-import shlex
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from sdcorr import recipes
 from sdcorr.cli import _run
-from tests.annotated import write_pf_pascal, write_pf_willow, write_spair
 from tests.conftest import ROOT
-from tests.tiny import shrink, write_hub_cache
+from tests.markdown import Runner, anchors_of, blocks_of, checkout, links_of, own_command
 
-BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.S)
-BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
-SET_UP = ("make ", "pip ", "#")
-LAUNCHERS = (["torchrun"], ["accelerate"])
+README = ROOT / "README.md"
 
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch, checkpoints) -> Path:
-    """A working folder with the photos, and a machine that has the weights."""
-    from huggingface_hub import constants
-
-    for model, folder in checkpoints.items():
-        write_hub_cache(tmp_path / "home", model, folder)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    small = {name: shrink(recipe) for name, recipe in recipes.RECIPES.items()}
-    monkeypatch.setattr(recipes, "RECIPES", small)
-    (tmp_path / "assets").symlink_to(ROOT / "assets")
-    write_spair(tmp_path / "data" / "SPair-71k")
-    willow = write_pf_willow(tmp_path / "data" / "PF-WILLOW", classes=("car(G)", "duck(S)"))
-    cars = willow / "PF-dataset" / "car(G)"  # of noise, no match is right; of twins, some are
-    (cars / "photo_002a.png").write_bytes((cars / "photo_001a.png").read_bytes())
-    write_pf_pascal(tmp_path / "data" / "PF-PASCAL")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+__all__ = ["checkout"]  # a fixture
 
 
-def own_command(line: str) -> list[str]:
-    """Arguments of sdcorr in a line that runs it, also in many processes; here it is one."""
-    words = shlex.split(line, comments=True)
-    if words[:1] == ["sdcorr"]:
-        return words[1:]
-    return words[words.index("sdcorr") + 1 :] if words[:1] in LAUNCHERS else []
-
-
-def test_every_bash_line_runs(checkout, capsys):
-    lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
-    ran = []
-    for line in filter(None, lines):
-        if arguments := own_command(line):
-            place = arguments.pop() if ">" in arguments else None
-            arguments = [word for word in arguments if word != ">"]
-            capsys.readouterr()
-            assert _run(arguments) == 0, line
-            if place:
-                Path(place).write_text(capsys.readouterr().out)
-            ran.append(line)
-        elif not line.startswith(SET_UP):
-            subprocess.run(["bash", "-c", line], check=True)
-    assert len(ran) >= 15
-    assert (checkout / "match-astronaut-hopper.png").exists()
-    assert (checkout / "out.json").exists()
-    assert (checkout / "out.png").exists()
-
-
-def test_every_python_block_runs(checkout):
-    scope: dict[str, object] = {}
-    blocks = [text for kind, text in BLOCKS if kind == "python"]
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), scope)
-    assert len(blocks) >= 2
-    assert len(scope["matches"]) == 2
+def test_every_block_runs(checkout, capfd, monkeypatch):
+    runner = Runner(capfd, monkeypatch, "README.md")
+    for kind, text in blocks_of(README):
+        runner.block(kind, text)
+    assert len(runner.ran) >= 15
+    for name in ("match-astronaut-hopper.png", "out.json", "out.png", "labels.html"):
+        assert (checkout / name).exists()
+    assert len(runner.scope["matches"]) == 2
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
@@ -105,10 +49,11 @@ def test_the_make_targets_that_the_readme_names_exist():
         assert f"\n{target}:" in makefile
 
 
-def test_links_to_files_lead_somewhere():
-    text = (ROOT / "README.md").read_text()
-    for place in re.findall(r"\]\((?!http)([^)]+)\)", text):
-        assert (ROOT / place.partition("#")[0]).exists()
+@pytest.mark.parametrize("page", ["README.md", "eval/README.md", "examples/README.md"])
+def test_links_lead_somewhere(page):
+    for file, anchor in links_of(ROOT / page):
+        assert file.exists(), file
+        assert not anchor or anchor in anchors_of(file), f"{file.name}#{anchor}"
 
 
 def test_the_readme_names_every_recipe():
@@ -184,6 +129,18 @@ def test_the_numbers_of_sift_hough_are_the_measured_ones():
     assert f"{100 * value:.1f} % on PF-WILLOW" in recipes.RECIPES["sift-hough"].paper
     sure = measured["confidence"]
     assert f"{100 * sure['right_in_the_more_confident_half']:.0f} % right, of all" in readme
+
+
+def test_the_numbers_of_transfer_are_the_measured_ones():
+    details = (ROOT / "eval" / "README.md").read_text()
+    measured = json.loads((ROOT / "eval" / "results" / "transfer-willow.json").read_text())
+    means = {"mean of classes": measured["mean of classes"]}
+    for name, rules in (measured["classes"] | means).items():
+        cells = [
+            " / ".join(f"{100 * rules[rule][f'PCK@{alpha}']:.1f}" for alpha in (0.05, 0.1, 0.15))
+            for rule in ("one reference", "one reference, of five", "five references")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in details
 
 
 def test_the_check_prints_ours_beside_theirs(checkout, monkeypatch, capfd):

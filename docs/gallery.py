@@ -1,0 +1,88 @@
+"""Draw the pictures of docs/gallery.md: python docs/gallery.py [FOLDER]. No weights needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import PIL.Image
+import PIL.ImageOps
+from matplotlib.figure import Figure
+
+import sdcorr
+from sdcorr.recipes import find_recipe
+
+HERE = Path(__file__).parent
+ASSETS = HERE.parent / "assets"
+ASTRONAUT, HOPPER, CAT = (ASSETS / name for name in ("astronaut.png", "hopper.jpg", "cat.jpg"))
+FACE = {
+    "eye": (205, 104), "other eye": (247, 104), "nose": (226, 126), "mouth": (228, 148),
+    "hair": (225, 28),
+}  # fmt: skip
+MUZZLE = {"right eye": (172, 113), "left eye": (321, 132), "nose": (266, 240)}
+WIDTH, QUALITY = 900, 82  # px, of JPEG
+
+
+def changed_copy() -> Figure:
+    """The cat, and a copy of it: turned, cropped, without colour."""
+    photo = PIL.Image.open(CAT)
+    copy = photo.rotate(-15, PIL.Image.Resampling.BICUBIC).crop((70, 40, 400, 270)).convert("L")
+    return sdcorr.load("sift-hough").match(photo, copy).plot()
+
+
+def named_points() -> Figure:
+    """Parts of a face, on another face; what is less likely right than not is dashed."""
+    return sdcorr.load("sift-hough").match(ASTRONAUT, HOPPER, FACE, min_confidence=0.5).plot()
+
+
+def heat_map() -> Figure:
+    """Where is it similar to this mouth?"""
+    return sdcorr.load("sift-hough").fuse(ASTRONAUT, HOPPER).plot(FACE["mouth"])
+
+
+def left_and_right() -> Figure:
+    """The cat mirrored: left and right are exchanged."""
+    recipe = replace(find_recipe("sift-hough"), name="flipped", flip=True)
+    pair = sdcorr.load(recipe).fuse(CAT, PIL.ImageOps.mirror(PIL.Image.open(CAT)))
+    return pair.match(MUZZLE, symmetric=[("right eye", "left eye")]).plot()
+
+
+def boxes() -> Figure:
+    """Confident matches of the two heads alone."""
+    heads = {"source_mask": (150, 15, 305, 200), "target_mask": (152, 22, 376, 336)}
+    return sdcorr.load("sift-hough").match(ASTRONAUT, HOPPER, **heads).plot()
+
+
+def too_much() -> Figure:
+    """What features of appearance do not do: a face on a cat."""
+    return sdcorr.load("sift-hough").match(ASTRONAUT, CAT, FACE).plot()
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "changed-copy": changed_copy,
+    "named-points": named_points,
+    "heat-map": heat_map,
+    "left-and-right": left_and_right,
+    "boxes": boxes,
+    "too-much": too_much,
+}
+
+
+def main() -> None:
+    """Draw all, and say how large each is."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "gallery"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in PICTURES.items():
+        buffer, path = BytesIO(), folder / f"{name}.jpg"
+        draw().savefig(buffer, format="png")
+        picture = PIL.Image.open(buffer).convert("RGB")
+        picture.thumbnail((WIDTH, WIDTH))
+        picture.save(path, quality=QUALITY, optimize=True)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
