@@ -80,6 +80,12 @@ plugins_option = click.option(
 )  # fmt: skip
 
 
+processes_option = click.option(
+    "--processes", type=click.IntRange(min=1), metavar="N",
+    help="Fail unless N processes were started (torchrun --nproc_per_node N -m sdcorr ...).",
+)  # fmt: skip
+
+
 def recipe_options(command: Command) -> Command:
     """``--recipe`` and what changes it, handed on as ``recipe``, a Recipe."""
 

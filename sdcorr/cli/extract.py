@@ -10,6 +10,7 @@ import click
 from sdcorr.cli._options import (
     debug,
     hide_downloads_off_terminal,
+    processes_option,
     recipe_options,
     runtime_options,
 )
@@ -39,12 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--category", metavar="TEXT", help="What the photos show, for recipes with a text prompt."
 )
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Fail unless N processes were started (torchrun --nproc_per_node N -m sdcorr ...).",
-)
+@processes_option
 @runtime_options
 @debug
 def extract(

@@ -13,6 +13,7 @@ from sdcorr.cli._options import (
     cache_options,
     debug,
     hide_downloads_off_terminal,
+    processes_option,
     recipe_options,
     runtime_options,
 )
@@ -60,12 +61,7 @@ if TYPE_CHECKING:
 )
 @recipe_options
 @cache_options
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Fail unless N processes were started (torchrun --nproc_per_node N -m sdcorr ...).",
-)
+@processes_option
 @runtime_options
 @debug
 def transfer(
