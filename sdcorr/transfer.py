@@ -143,16 +143,14 @@ def gather(found: Sequence[Matches], visible: Tensor, size: Size) -> Labels:
     weight = (score.clamp(min=0) if sure is None else sure) + TINY
     place, agreement = vote(places, weight * voters, REACH * max(size))
     share = weight * voters * agreement
-    shown = visible.any(dim=0)
-    absent = torch.where(shown, 0.0, torch.nan)
     certain = None
     if sure is not None:
         doubt = (1 - agreement * voters * sure).prod(dim=0)
         certain = 1 - doubt ** (1 / visible.sum(dim=0).clamp(min=1).sqrt())
-    return Labels(
-        size.clamp(place + absent[:, None]),
-        ((share * score).sum(dim=0) / share.sum(dim=0) + absent).float(),
-        certain if certain is None else (certain + absent).float(),
+    return Labels(  # NaN where no reference shows the keypoint: no weight at all, 0 / 0
+        size.clamp(place),
+        ((share * score).sum(dim=0) / share.sum(dim=0)).float(),
+        certain if certain is None else certain.float(),
         (matched > 0).any(dim=0),
         size,
     )
@@ -174,7 +172,7 @@ def vote(places: Tensor, weight: Tensor, reach: float) -> tuple[Tensor, Tensor]:
         ``(R, K)``.
 
     Example:
-        Two of three references agree within a reach of 10 px:
+        Two of three references agree:
 
         >>> places = torch.tensor([[[4.0, 7.0]], [[4.0, 7.0]], [[90.0, 7.0]]])
         >>> place, agreement = vote(places, torch.ones(3, 1), reach=5.0)

@@ -25,7 +25,7 @@ from sdcorr.evaluation import match_shown
 from sdcorr.geometry import Size
 from sdcorr.pipeline import Pipeline
 from sdcorr.recipes import find_recipe
-from sdcorr.transfer import REACH, TINY, Annotator, Labels, gather, vote
+from sdcorr.transfer import MOST, REACH, TINY, Annotator, Labels, gather, vote
 from sdcorr.types import Encoding, Matches
 from tests.annotated import draw_photo
 
@@ -843,3 +843,13 @@ def test_places_lie_on_the_photo(still, photos):
     )
     assert labels.size == Size(80, 60)
     assert labels.size.contains(labels.places)[labels.matched].all()
+
+
+def test_too_many_references_are_refused_before_any_is_encoded():
+    """Each is kept encoded, and matched with each photo."""
+    one = Reference(1, Path("never/read.png"), None, torch.zeros(3, 2), torch.ones(3).bool())
+    model = sdcorr.load("same-position", device="cpu")
+    with pytest.raises(BadAnnotations, match="expected at most 100 references, got 101"):
+        Annotator(model, references(*[one] * (MOST + 1)))
+    with pytest.raises(BadAnnotations, match=r"reference no such file: never/read\.png"):
+        Annotator(model, references(*[one] * MOST))
