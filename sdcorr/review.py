@@ -150,7 +150,7 @@ PAGE = Template("""<!DOCTYPE html>
 <title>Review of $category</title>
 <style>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #f6f6f4; }
-main { display: flex; flex-wrap: wrap; gap: 1rem; }
+main { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
 figure { margin: 0; padding: .5rem; background: white; border: 1px solid #ddd; max-width: 360px; }
 figcaption { margin-top: .4rem; overflow-wrap: anywhere; }
 svg { max-width: 100%; height: auto; background: #ddd; }
