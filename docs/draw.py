@@ -180,8 +180,8 @@ def draw_pca() -> Figure:
     model = load(Recipe("drawn", (Group("sift", backbone, (MapUse("gradients"),)),)))
     pair = [model.encode(photo) for photo in PHOTOS]
     maps = standardize(*(one.maps["sift/gradients"] for one in pair))
-    joint = joint_pca(*maps, 3)
-    alone = [joint_pca(one, one, 3)[0] for one in maps]
+    joint = joint_pca(maps, 3)
+    alone = [joint_pca([one], 3)[0] for one in maps]
     figure, axes = sketch.new_figure(5.5, 2, 3, width_ratios=(1, 1, 1))
     for row, encoding in enumerate(pair):
         axes[row][0].imshow(encoding.image.pixels, extent=encoding.size.extent)

@@ -1,4 +1,4 @@
-"""Join the maps of two photos into one similarity: groups of maps, one group per backbone.
+"""Fuse maps in groups, one per backbone, and join those of two photos into one similarity.
 
 Within a group: log-binned context, standardised channels and joint PCA per map, bilinear
 resampling, concatenation, L2 per cell. The groups are weighted and concatenated. With unit groups
@@ -150,11 +150,11 @@ def join(
         BadRecipe: after upsampling, maps of a group differ in shape, or no cell is foreground.
         BadMask: no cell is both foreground and in the mask.
     """
-    pairs = [fuse_group(group, source, target) for group in groups]
-    stacks = [_at_finest([pair[side] for pair in pairs]) for side in (0, 1)]
+    photos = (source, target)
+    stacks = _fused_groups(groups, photos)
     allowed = [
         _allowed(raw, mask, foreground, maps[0].grid)
-        for raw, mask, maps in zip((source, target), masks, stacks, strict=True)
+        for raw, mask, maps in zip(photos, masks, stacks, strict=True)
     ]
     weights = [group.weight for group in groups]
     if by_confidence:
@@ -162,6 +162,31 @@ def join(
         return ConfidenceWeighted(tuple(parts), tuple(weight**2 for weight in weights))
     first, second = (_stack(maps, weights) for maps in stacks)
     return FusedSimilarity(first, second, *allowed)
+
+
+def fuse(groups: Sequence[Group], photos: Sequence[Mapping[str, FeatureMap]]) -> list[FeatureMap]:
+    """The groups of several photos stacked, each on the grid of its group with the most cells.
+
+    Of two photos these are the maps of ``join``, if not ``by_confidence``. Joint PCA and
+    standardising look at all photos together. ``(C, h, w)`` each, descriptors of any length.
+
+    Args:
+        groups: which maps, how reduced and weighted.
+        photos: raw maps ``(C, h, w)`` of each photo, by ``group/layer``.
+
+    Raises:
+        BadRecipe: after upsampling, maps of a group differ in shape.
+    """
+    weights = [group.weight for group in groups]
+    return [_stack(maps, weights) for maps in _fused_groups(groups, photos)]
+
+
+def _fused_groups(
+    groups: Sequence[Group], photos: Sequence[Mapping[str, FeatureMap]]
+) -> list[list[FeatureMap]]:
+    """Of each photo a map per group, all on one grid."""
+    fused = [fuse_group(group, photos) for group in groups]
+    return [_at_finest(maps) for maps in zip(*fused, strict=True)]
 
 
 def _allowed(
@@ -202,22 +227,19 @@ def foreground_cells(feature_map: FeatureMap, above: float, grid: Grid) -> Tenso
     return cells
 
 
-def fuse_group(
-    group: Group, source: Mapping[str, FeatureMap], target: Mapping[str, FeatureMap]
-) -> tuple[FeatureMap, FeatureMap]:
+def fuse_group(group: Group, photos: Sequence[Mapping[str, FeatureMap]]) -> list[FeatureMap]:
     """One map per photo; descriptors of length one, or zero, if the group asks for it."""
-    sides: tuple[list[FeatureMap], list[FeatureMap]] = ([], [])
+    uses: list[list[FeatureMap]] = []
     for use in group.maps:
-        pair = (source[f"{group.name}/{use.name}"], target[f"{group.name}/{use.name}"])
+        maps = [photo[f"{group.name}/{use.name}"] for photo in photos]
         if use.context:
-            pair = (log_bins(pair[0]), log_bins(pair[1]))
+            maps = [log_bins(one) for one in maps]
         if use.standardize:
-            pair = standardize(*pair)
+            maps = standardize(*maps)
         if use.pca is not None:
-            pair = joint_pca(*pair, use.pca)
-        for side, reduced in zip(sides, pair, strict=True):
-            side.append(upsample(reduced, use.upsample))
-    return _concatenate(group, sides[0]), _concatenate(group, sides[1])
+            maps = joint_pca(maps, use.pca)
+        uses.append([upsample(one, use.upsample) for one in maps])
+    return [_concatenate(group, maps) for maps in zip(*uses, strict=True)]
 
 
 def _concatenate(group: Group, maps: Sequence[FeatureMap]) -> FeatureMap:

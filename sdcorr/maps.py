@@ -1,4 +1,4 @@
-"""What fusion does to one map of both photos: context, standardising, joint PCA, upsampling."""
+"""What fusion does to one map of several photos: context, standardising, joint PCA, upsampling."""
 
 from __future__ import annotations
 
@@ -36,31 +36,28 @@ def log_bins(feature_map: FeatureMap) -> FeatureMap:
     return FeatureMap(feature_map.name, torch.cat(bins), feature_map.grid)
 
 
-def standardize(source: FeatureMap, target: FeatureMap) -> tuple[FeatureMap, FeatureMap]:
-    """Both maps with each channel centred and of variance 1, over the cells of both together.
+def standardize(*maps: FeatureMap) -> list[FeatureMap]:
+    """Maps of several photos with each channel centred and of variance 1, over all their cells.
 
     All cells count, padding included. A channel without variance becomes 0; a descriptor that is
     all zeros, as of a flat cell, stays so.
     """
-    rows = torch.cat([source.descriptors(), target.descriptors()])  # (M + N, C)
+    rows = torch.cat([one.descriptors() for one in maps])  # (M + N + ..., C)
     cells = exact(rows)  # a channel whose mean is far from 0 keeps its digits
     deviation, mean = torch.std_mean(cells, dim=0, correction=0)
     constant = deviation <= torch.finfo(torch.float32).eps * mean.abs()
     scale = deviation.masked_fill(constant, 1).reciprocal().masked_fill(constant, 0)
     described = (cells != 0).any(dim=1, keepdim=True)
-    both = ((cells - mean) * scale * described).to(rows.dtype).to(rows.device)
-    count = source.values.shape[1] * source.values.shape[2]
-    first, second = (
-        FeatureMap(side.name, part.T.unflatten(1, side.grid.shape), side.grid)
-        for side, part in ((source, both[:count]), (target, both[count:]))
-    )
-    return first, second
+    scaled = ((cells - mean) * scale * described).to(rows.dtype).to(rows.device)
+    parts = scaled.split([_cells(one) for one in maps])
+    return [
+        FeatureMap(one.name, part.T.unflatten(1, one.grid.shape), one.grid)
+        for one, part in zip(maps, parts, strict=True)
+    ]
 
 
-def joint_pca(
-    source: FeatureMap, target: FeatureMap, dimensions: int
-) -> tuple[FeatureMap, FeatureMap]:
-    """Both maps on the first principal directions of their cells taken together.
+def joint_pca(maps: Sequence[FeatureMap], dimensions: int) -> list[FeatureMap]:
+    """Maps of several photos on the first principal directions of their cells taken together.
 
     All cells count, padding included, as published. Centred on the common mean; no whitening.
     Directions without variance give zeros.
@@ -68,51 +65,43 @@ def joint_pca(
     Raises:
         BadRecipe: the maps have fewer channels than ``dimensions``.
     """
-    if dimensions > source.values.shape[0]:
-        raise BadRecipe(
-            f"pca {dimensions} of map {source.name!r}, which has {source.values.shape[0]} channels"
-        )
-    mean, basis = principal_directions(source, target, dimensions)
-    return _project(source, mean, basis), _project(target, mean, basis)
+    channels = maps[0].values.shape[0]
+    if dimensions > channels:
+        raise BadRecipe(f"pca {dimensions} of map {maps[0].name!r}, which has {channels} channels")
+    mean, basis = principal_directions(maps, dimensions)
+    return [_project(one, mean, basis) for one in maps]
 
 
-def principal_directions(
-    source: FeatureMap, target: FeatureMap, dimensions: int
-) -> tuple[Tensor, Tensor]:
-    """Exact PCA of the cells of two maps taken together.
+def principal_directions(maps: Sequence[FeatureMap], dimensions: int) -> tuple[Tensor, Tensor]:
+    """Exact PCA of the cells of several maps taken together.
 
     From the products of the channels, which each photo's moments give without another look at
     its cells, or from those of the cells, whichever are fewer.
 
     Args:
-        source: ``(C, h, w)``.
-        target: ``(C, h', w')``.
+        maps: ``(C, h, w)`` each, with shapes of their own; at least one.
         dimensions: directions to keep, at most C.
 
     Returns:
         The common mean ``(C,)`` and the directions as columns, ``(C, dimensions)``: orthonormal,
         by falling variance; zero where the cells have no variance left.
     """
-    channels, *_ = source.values.shape
-    cells = [one.values.shape[1] * one.values.shape[2] for one in (source, target)]
-    if sum(cells) <= channels:
-        mean, directions, variances = _from_cells(source, target, dimensions)
+    count, values = sum(map(_cells, maps)), maps[0].values
+    if count <= values.shape[0]:
+        mean, directions, variances = _from_cells(maps, dimensions)
     else:
-        mean, directions, variances = _from_moments(source, target, cells, dimensions)
+        mean, directions, variances = _from_moments(maps, dimensions)
     # no variance: below what rounding leaves, of these products or of the float32 input
     eps, input_eps = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
-    floor = sum(cells) * torch.maximum(eps * variances.max(), (input_eps * mean.norm()) ** 2)
+    floor = count * torch.maximum(eps * variances.max(), (input_eps * mean.norm()) ** 2)
     basis = (directions * (variances > floor)).flip(1)  # eigh sorts by rising values
     basis = F.pad(basis, (0, dimensions - basis.shape[1]))
-    values = source.values
     return mean.to(values.dtype).to(values.device), basis.to(values.dtype).to(values.device)
 
 
-def _from_cells(
-    source: FeatureMap, target: FeatureMap, dimensions: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _from_cells(maps: Sequence[FeatureMap], dimensions: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, last directions and their variances, by the products of fewer cells than channels."""
-    rows = exact(torch.cat([source.descriptors(), target.descriptors()]))
+    rows = exact(torch.cat([one.descriptors() for one in maps]))
     mean = rows.mean(dim=0)
     centred = rows - mean
     # float64: the division by the spread of a direction takes half of the digits
@@ -121,18 +110,26 @@ def _from_cells(
     return mean, unit(directions, dim=0), variances[-dimensions:]
 
 
-def _from_moments(
-    source: FeatureMap, target: FeatureMap, cells: Sequence[int], dimensions: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by the products of fewer channels than cells."""
-    (first, one), (second, other) = source.moments, target.moments
-    count = sum(cells)
-    mean = (cells[0] * first + cells[1] * second) / count
-    apart = second - first
-    scatter = one + other + torch.outer(apart, apart) * (cells[0] * cells[1] / count)
+def _from_moments(maps: Sequence[FeatureMap], dimensions: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by the products of fewer channels than cells; moments joined one by one.
+
+    "Algorithms for computing the sample variance", Chan et al., 1983, for matrices.
+    """
+    count, (mean, scatter) = _cells(maps[0]), maps[0].moments
+    for one in maps[1:]:
+        cells, (other, its_scatter) = _cells(one), one.moments
+        apart, total = other - mean, count + cells
+        mean = (count * mean + cells * other) / total
+        scatter = scatter + its_scatter + torch.outer(apart, apart) * (count * cells / total)
+        count = total
     # float64: where few channels have most of the variance, float32 loses the last directions
     variances, directions = torch.linalg.eigh(scatter)
     return mean, directions[:, -dimensions:], variances[-dimensions:]
+
+
+def _cells(feature_map: FeatureMap) -> int:
+    height, width = feature_map.grid.shape
+    return height * width
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:

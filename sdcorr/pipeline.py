@@ -11,7 +11,7 @@ from sdcorr import models
 from sdcorr.cache import CachedBackbone, DiskStore
 from sdcorr.errors import BadRecipe, NotFinite, WeightsNotFound
 from sdcorr.fused import Fused
-from sdcorr.fusion import Group, join, turned_back
+from sdcorr.fusion import Group, fuse, join, turned_back
 from sdcorr.masks import MaskLike, read_mask
 from sdcorr.preprocess import Photo, Points, load_image
 from sdcorr.presets import RECIPES
@@ -153,6 +153,29 @@ class Pipeline:
         masked = any(mask is not None for mask in masks)
         calibration = None if masked else self._calibration
         return Fused(first, second, similarity, recipe.matcher, calibration, masks[0])
+
+    def descriptors(
+        self, photos: Sequence[Photo | Encoding], category: str | None = None
+    ) -> list[FeatureMap]:
+        """Fused descriptors of several photos that may be compared with each other.
+
+        Joint PCA looks at all photos together, so those of one depend on the others. Weights by
+        confidence, flip, foreground and masks belong to pairs and are not applied.
+
+        Args:
+            photos: encodings, or anything that ``encode`` takes; at least one.
+            category: for those that are not encoded yet.
+
+        Returns:
+            ``(C, h, w)`` each, of any length, on grids in pixels of their photos.
+
+        Raises:
+            BadRecipe: an encoding was made by another recipe.
+            BadImage, NotFinite, OutOfMemory: see ``encode``.
+        """
+        encodings = [self._encoded(photo, category) for photo in photos]
+        with memory_in_words(self.recipe.name, self.runtime), torch.no_grad():
+            return fuse(self.recipe.groups, [one.maps for one in encodings])
 
     def match(
         self,

@@ -398,7 +398,7 @@ def test_one_group_is_the_cosine_of_its_maps(raw):
 def test_a_raw_group_is_upsampled_and_concatenated_as_it_is():
     source = {"a/m": raw_pair()[0], "a/n": random_map(stretched(10, 14), 5, name="n")}
     group = Group("a", Sift(), (MapUse("m", upsample=(2,)), MapUse("n")), unit=False)
-    fused_map, _ = fuse_group(group, source, source)
+    fused_map, _ = fuse_group(group, [source, source])
     upsampled = F.interpolate(source["a/m"].values[None], scale_factor=2, mode="bilinear")[0]
     expected = torch.cat([upsampled, source["a/n"].values])
     torch.testing.assert_close(fused_map.values, expected)

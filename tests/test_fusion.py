@@ -38,7 +38,7 @@ def row_map(rows: Tensor) -> FeatureMap:
 
 
 def directions(source: Tensor, target: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    return principal_directions(row_map(source), row_map(target), dimensions)
+    return principal_directions([row_map(source), row_map(target)], dimensions)
 
 
 def with_gap(rows: int, channels: int, kept: int, seed: int) -> Tensor:
@@ -73,7 +73,7 @@ def test_joint_pca_agrees_with_numpy_svd(rows, channels):
 @pytest.mark.parametrize("sides", [(3, 4), (8, 9)], ids=["cells", "moments"])
 def test_each_photo_has_its_own_number_of_cells(sides):
     source, target = (random_map(40, side, seed) for seed, side in enumerate(sides))
-    mean, basis = principal_directions(source, target, 5)
+    mean, basis = principal_directions([source, target], 5)
     union = torch.cat([source.descriptors(), target.descriptors()]).double().numpy()
     np.testing.assert_allclose(mean.numpy(), union.mean(axis=0), atol=1e-6)
     _, _, right = np.linalg.svd(union - union.mean(axis=0), full_matrices=False)
@@ -139,7 +139,7 @@ def test_constant_maps_give_zeros_not_rounding_noise(channels, side):
     generator = torch.Generator().manual_seed(0)
     values = 5 * torch.randn(channels, generator=generator)[:, None, None]
     flat = FeatureMap("flat", values.expand(channels, side, side), grid(side))
-    for reduced in joint_pca(flat, flat, 2):
+    for reduced in joint_pca([flat, flat], 2):
         assert reduced.values.eq(0).all()
 
 
@@ -164,7 +164,7 @@ def test_directions_are_orthonormal_at_every_scale(rows, channels, scale):
 def test_pca_beyond_the_channels_is_refused():
     one = random_map(4, 3, seed=0)
     with pytest.raises(BadRecipe, match="pca 5 of map 'a', which has 4 channels"):
-        joint_pca(one, one, 5)
+        joint_pca([one, one], 5)
 
 
 def slow_bilinear(values: np.ndarray, factor: int) -> np.ndarray:
@@ -335,7 +335,7 @@ def test_maps_of_a_group_must_meet_in_one_shape():
     maps = {"a/x": random_map(3, 4, 0, "x"), "a/y": random_map(3, 8, 1, "y")}
     group = Group("a", Sift(), (MapUse("x"), MapUse("y")))
     with pytest.raises(BadRecipe, match=r"one shape, got .*'x': \(4, 4\)"):
-        fuse_group(group, maps, maps)
+        fuse_group(group, [maps, maps])
 
 
 def test_similarity_of_a_map_with_itself_is_highest_at_home():

@@ -117,11 +117,11 @@ def test_a_group_joins_context_first_of_all():
     """Before joint PCA, and before upsampling."""
     pair = {"a/key": a_map(3, 6, 7, seed=3)}, {"a/key": a_map(3, 6, 7, seed=4)}
     use = MapUse("key", pca=5, upsample=(2,), context=True)  # 5 dimensions of 51, not of 3
-    found = fuse_group(Group("a", Sift(), (use,), unit=False), *pair)
-    reduced = joint_pca(*(log_bins(maps["a/key"]) for maps in pair), 5)
+    found = fuse_group(Group("a", Sift(), (use,), unit=False), pair)
+    reduced = joint_pca([log_bins(maps["a/key"]) for maps in pair], 5)
     for got, expected in zip(found, reduced, strict=True):
         finer = upsample(expected, (2,))
         assert got.grid == finer.grid
         torch.testing.assert_close(got.values, finer.values)
-    plain = fuse_group(Group("a", Sift(), (MapUse("key"),), unit=False), *pair)
+    plain = fuse_group(Group("a", Sift(), (MapUse("key"),), unit=False), pair)
     assert torch.equal(plain[0].values, pair[0]["a/key"].values)

@@ -213,11 +213,11 @@ def test_context_comes_before_and_pca_after():
     source, target = pair()
     use = MapUse("m", pca=5, context=True, standardize=True)
     group = Group("a", Sift(), (use,), unit=False)
-    found = fuse_group(group, {"a/m": source}, {"a/m": target})
-    expected = joint_pca(*standardize(log_bins(source), log_bins(target)), 5)
+    found = fuse_group(group, [{"a/m": source}, {"a/m": target}])
+    expected = joint_pca(standardize(log_bins(source), log_bins(target)), 5)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.values, other.values)
-    wrong = joint_pca(log_bins(source), log_bins(target), 5)
+    wrong = joint_pca([log_bins(source), log_bins(target)], 5)
     assert not torch.allclose(found[0].values, wrong[0].values)
 
 

@@ -1,4 +1,4 @@
-"""Pictures. Every function returns a figure and shows nothing."""
+"""Matches and similarities of two photos."""
 
 from __future__ import annotations
 
