@@ -16,6 +16,7 @@ from sdcorr.cli._options import (
     recipe_options,
     runtime_options,
 )
+from sdcorr.cli._pictures import category_option, picture_path
 
 if TYPE_CHECKING:
     from sdcorr.cache import DiskStore
@@ -31,9 +32,7 @@ STDOUT = Path("-")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @recipe_options
-@click.option(
-    "--category", metavar="TEXT", help="What the photos show, for recipes with a text prompt."
-)
+@category_option
 @click.option(
     "--point",
     "points",
@@ -132,15 +131,11 @@ def _outputs(
     inputs: tuple[Path, ...], out: Path | None, json_out: str | None
 ) -> tuple[Path | None, Path | None]:
     """Where the picture and the JSON go, ``-`` for standard output; None where not wanted."""
-    from sdcorr.export import PICTURES
     from sdcorr.files import check_output
 
-    if out is None and json_out is None:
-        out = Path(f"match-{_cut(inputs[0].stem)}-{_cut(inputs[1].stem)}.png")
+    if out is not None or json_out is None:
+        out = picture_path(out, inputs[:2], inputs[2:])
     results = Path(json_out) if json_out is not None else None
-    if out is not None:
-        check_output(out, inputs, PICTURES)
-        import sdcorr.viz  # noqa: F401 - a matplotlib that does not load shows now
     if results is not None and results != STDOUT:
         check_output(results, inputs)
         if out is not None and results.resolve() == out.resolve():
@@ -200,11 +195,6 @@ def _check_points(
     if symmetric and not recipe.flip:
         raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
     partners(names, symmetric)
-
-
-def _cut(name: str) -> str:
-    """At most 100 bytes, so that two of them make a file name."""
-    return name.encode(errors="ignore")[:100].decode(errors="ignore")
 
 
 def _print_table(matches: Matches) -> None:
