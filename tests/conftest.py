@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may reach for the hub
 
@@ -17,6 +20,16 @@ torch.set_num_threads(1)  # the models of the tests are too small to share
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_modules() -> Iterator[None]:
+    """Modules that a test wrote and imported are gone after it: another may use their names."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(gettempdir()):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

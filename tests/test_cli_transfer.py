@@ -665,7 +665,7 @@ def test_a_run_is_measured(scale: dict[str, Any], folder: Path) -> None:
     finishing = few["finishing_seconds"]  # None: over before anybody looked
     assert finishing is None or 0 <= finishing < few["seconds"]
     assert few["cpu_seconds"] > 0
-    assert 10**8 < few["peak_memory_bytes"] < 2 * 10**9
+    assert 10**8 < few["peak_memory_bytes"] < 10**11  # of this process, whatever it did before
     assert {"photos.csv", "photos.html"} < listed()
 
 

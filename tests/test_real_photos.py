@@ -28,10 +28,10 @@ def share_correct(found: Tensor, annotated: Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def pairs(shared_data: Path) -> list[tuple[Path, Path, Tensor, Tensor]]:
-    """Every fifteenth of the 900 pairs: six of each of the ten classes."""
+    """Every 45th of the 900 pairs: two of each of the ten classes."""
     root = shared_data / "PF-WILLOW"
     with (root / "test_pairs.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[::15]
+        rows = list(csv.DictReader(file))[::45]
     return [
         (root / row["imageA"], root / row["imageB"], keypoints(row, "A"), keypoints(row, "B"))
         for row in rows
@@ -47,13 +47,13 @@ def test_sift_beats_the_same_position_on_real_pairs(pairs):
         matches = model.match(encodings[first], encodings[second], source)
         sift.append(share_correct(matches.target, target))
         same.append(share_correct(source, target))
-    assert len(pairs) == 60
+    assert len(pairs) == 20
     assert sum(sift) > 1.3 * sum(same)
 
 
 def test_confident_matches_of_real_pairs_lie_on_both_photos(pairs):
     model = sdcorr.load("sift", device="cpu")
-    for first, second, _, _ in pairs[::20]:
+    for first, second, _, _ in pairs[::7]:
         matches = model.match(first, second)
         assert 5 <= len(matches) <= 20
         assert matches.source_image.size.contains(matches.source).all()
