@@ -9,11 +9,17 @@ from io import BytesIO
 from pathlib import Path
 
 import PIL.Image
+import PIL.ImageDraw
 import PIL.ImageOps
 from matplotlib.figure import Figure
 
 import sdcorr
+from sdcorr.geometry import Size
+from sdcorr.masks import Mask, read_mask
 from sdcorr.recipes import find_recipe
+from sdcorr.segmentation import colours_of, parts, principal
+from sdcorr.viz import plot_flow, plot_parts, plot_pca, plot_swap
+from sdcorr.warping import flow_colours, photo_colours, swap_object, warp
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parent / "assets"
@@ -28,9 +34,7 @@ WIDTH, QUALITY = 900, 82  # px, of JPEG
 
 def changed_copy() -> Figure:
     """The cat, and a copy of it: turned, cropped, without colour."""
-    photo = PIL.Image.open(CAT)
-    copy = photo.rotate(-15, PIL.Image.Resampling.BICUBIC).crop((70, 40, 400, 270)).convert("L")
-    return sdcorr.load("sift-hough").match(photo, copy).plot()
+    return sdcorr.load("sift-hough").match(CAT, _copy()).plot()
 
 
 def named_points() -> Figure:
@@ -56,9 +60,58 @@ def boxes() -> Figure:
     return sdcorr.load("sift-hough").match(ASTRONAUT, HOPPER, **heads).plot()
 
 
+def pca_of_photos() -> Figure:
+    """The cat and the changed copy, in colours of their descriptors."""
+    maps, photos = _cat_and_copy()
+    found = principal(maps)
+    return plot_pca(photos, found.grids, colours_of(found))
+
+
+def parts_of_photos() -> Figure:
+    """The cat and the changed copy, in parts that they share."""
+    maps, photos = _cat_and_copy()
+    return plot_parts(photos, [one.grid for one in maps], parts(maps, None, 5))
+
+
+def _cat_and_copy() -> tuple[list[sdcorr.FeatureMap], list[sdcorr.Image]]:
+    photos = [sdcorr.load_image(photo) for photo in (CAT, _copy())]
+    return sdcorr.load("sift-hough").descriptors(photos), photos
+
+
 def too_much() -> Figure:
     """What features of appearance do not do: a face on a cat."""
     return sdcorr.load("sift-hough").match(ASTRONAUT, CAT, FACE).plot()
+
+
+def dense_flow() -> Figure:
+    """Every pixel of the changed copy, found on the cat."""
+    model = sdcorr.load("sift-hough")
+    source, target = model.encode(CAT), model.encode(_copy())
+    back = model.fuse(target, source).flow()
+    colours = photo_colours(source.size), flow_colours(back, source.size)
+    return plot_flow(source.image, target.image, colours, *warp(source.image.pixels, back))
+
+
+def swapped() -> Figure:
+    """The cat's head, in the place of that of the changed copy."""
+    model = sdcorr.load("sift-hough")
+    source, target = model.encode(CAT), model.encode(_copy())
+    head = _ellipse(source.size, (40, 20, 370, 290))
+    there = _ellipse(target.size, (30, 10, 290, 225))
+    back = model.fuse(target, source, source_mask=there, target_mask=head).flow()
+    result = swap_object(source.image, target.image, back, head, there)
+    return plot_swap(source.image, head, target.image, there, result.pixels)
+
+
+def _copy() -> PIL.Image.Image:
+    turned = PIL.Image.open(CAT).rotate(-15, PIL.Image.Resampling.BICUBIC)
+    return turned.crop((70, 40, 400, 270)).convert("L")
+
+
+def _ellipse(size: Size, box: tuple[int, int, int, int]) -> Mask:
+    mask = PIL.Image.new("L", (size.width, size.height))
+    PIL.ImageDraw.Draw(mask).ellipse(box, fill=255)
+    return read_mask(mask, size)
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
@@ -67,6 +120,10 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "heat-map": heat_map,
     "left-and-right": left_and_right,
     "boxes": boxes,
+    "dense-flow": dense_flow,
+    "swapped": swapped,
+    "colours": pca_of_photos,
+    "parts": parts_of_photos,
     "too-much": too_much,
 }
 

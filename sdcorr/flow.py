@@ -33,6 +33,12 @@ class Flow:
     cycle_error: Tensor
     consistent: Tensor
 
+    @property
+    def moves(self) -> FeatureMap:
+        """The way in x and y from each cell to its match, in pixels: to be read between cells."""
+        moved = self.target - places(self.grid).reshape(self.target.shape)
+        return FeatureMap("flow", moved.permute(2, 0, 1), self.grid)
+
     def per_pixel(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The flow at each pixel of the source photo.
 
@@ -43,8 +49,7 @@ class Flow:
         height, width = self.grid.image
         x, y = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
         pixels = torch.stack([x, y], dim=-1).reshape(-1, 2).double()
-        moved = self.target - places(self.grid).reshape(self.target.shape)
-        flow = FeatureMap("flow", moved.permute(2, 0, 1), self.grid).sample(pixels)
+        flow = self.moves.sample(pixels)
         consistent = self.consistent.flatten()[self.grid.cell_of(pixels)]
         return flow.reshape(height, width, 2).numpy(), consistent.reshape(height, width).numpy()
 

@@ -17,14 +17,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import what stands above it, never what stands beside or below it.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "footprints", "ahead"),
+    ("errors", "footprints", "ahead", "colours"),
     ("geometry", "files", "photos"),
-    ("runtime", "pairs", "processes", "annotations"),
+    ("runtime", "pairs", "processes", "annotations", "flo"),
     ("feature_map", "coco"),
     ("types",),
     ("preprocess",),
-    ("plugins", "models", "metrics", "maps", "masks", "similarities"),
-    ("symmetry", "flow"),
+    ("plugins", "models", "metrics", "maps", "masks", "similarities", "clusters"),
+    ("symmetry", "segmentation", "flow"),
+    ("warping",),
     ("fields",),
     ("backbones", "fusion", "matchers", "datasets", "viz", "confidence"),
     ("cache", "fused"),

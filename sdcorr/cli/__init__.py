@@ -13,10 +13,15 @@ from sdcorr.cli.calibrate import calibrate
 from sdcorr.cli.doctor import doctor
 from sdcorr.cli.evaluate import evaluate
 from sdcorr.cli.extract import extract
+from sdcorr.cli.flow import flow
+from sdcorr.cli.heatmap import heatmap
 from sdcorr.cli.match import match
 from sdcorr.cli.models import models
+from sdcorr.cli.parts import parts
+from sdcorr.cli.pca import pca
 from sdcorr.cli.recipes import recipes
 from sdcorr.cli.score import score
+from sdcorr.cli.swap import swap
 from sdcorr.cli.transfer import transfer
 from sdcorr.errors import SdcorrError
 
@@ -34,7 +39,22 @@ def cli() -> None:
     """
 
 
-for command in (match, transfer, extract, evaluate, score, calibrate, recipes, models, doctor):
+for command in (
+    match,
+    heatmap,
+    flow,
+    swap,
+    pca,
+    parts,
+    transfer,
+    extract,
+    evaluate,
+    score,
+    calibrate,
+    recipes,
+    models,
+    doctor,
+):
     cli.add_command(command)
 
 

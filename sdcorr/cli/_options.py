@@ -7,10 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+
+if TYPE_CHECKING:
+    from sdcorr.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,19 +94,42 @@ def recipe_options(command: Command) -> Command:
     """``--recipe`` and what changes it, handed on as ``recipe``, a Recipe."""
 
     @functools.wraps(command)
-    def with_recipe(
-        *args: Any, recipe_name: str, places: dict[str, str], flip: bool, allow_plugins: bool,
-        **rest: Any,
-    ) -> Any:  # fmt: skip
-        from dataclasses import replace
-
-        from sdcorr.recipes import find_recipe
-
-        recipe = find_recipe(recipe_name, allow_plugins).with_models(places)
+    def with_flip(*args: Any, recipe: Recipe, flip: bool, **rest: Any) -> Any:
         if flip and not recipe.flip:
             recipe = replace(recipe, name=f"{recipe.name}+flip", flip=True)
         return command(*args, recipe=recipe, **rest)
 
+    flip = click.option(
+        "--flip", is_flag=True,
+        help="Average the similarities of the source photo and of its mirror image; encodes twice.",
+    )  # fmt: skip
+    return cast(Command, _recipe_named(flip(_recipe_found(with_flip))))
+
+
+def maps_options(command: Command) -> Command:
+    """``recipe_options`` for commands that compare no pair: flip, also a file's, is left out."""
+
+    @functools.wraps(command)
+    def without_flip(*args: Any, recipe: Recipe, **rest: Any) -> Any:
+        return command(*args, recipe=replace(recipe, flip=False), **rest)
+
+    return cast(Command, _recipe_named(_recipe_found(without_flip)))
+
+
+def _recipe_found(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def with_recipe(
+        *args: Any, recipe_name: str, places: dict[str, str], allow_plugins: bool, **rest: Any
+    ) -> Any:
+        from sdcorr.recipes import find_recipe
+
+        recipe = find_recipe(recipe_name, allow_plugins).with_models(places)
+        return command(*args, recipe=recipe, **rest)
+
+    return plugins_option(with_recipe)
+
+
+def _recipe_named(command: Callable[..., Any]) -> Callable[..., Any]:
     name = click.option(
         "--recipe", "recipe_name", default="sd-dino", show_default=True, metavar="NAME",
         help="One of `sdcorr recipes list`, or the path of a recipe's JSON.",
@@ -111,11 +138,8 @@ def recipe_options(command: Command) -> Command:
         "--model", "places", multiple=True, metavar="KEY=PATH", callback=places_of,
         help="Other weights: a folder or hub id; KEY as in `sdcorr models list`, like dinov2.",
     )  # fmt: skip
-    flip = click.option(
-        "--flip", is_flag=True,
-        help="Average the similarities of the source photo and of its mirror image; encodes twice.",
-    )  # fmt: skip
-    return cast(Command, name(model(flip(plugins_option(with_recipe)))))
+    named: Callable[..., Any] = name(model(command))
+    return named
 
 
 def mask_options(command: Command) -> Command:

@@ -1,4 +1,4 @@
-"""Scores as tables of text."""
+"""Matches and scores as tables of text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from sdcorr.records import Records
     from sdcorr.scores import Row, Rule, Scores, Value
+    from sdcorr.types import Matches
 
 FRAMES = {
     "box": "the target's box",
@@ -22,6 +23,26 @@ TOLD = {
     False: "the model was not told the category",
     None: "the recipe does not ask for the category",
 }
+
+
+def print_matches(matches: Matches) -> None:
+    """One line per match: name, source x y, target x y, score, confidence, and if rejected."""
+    names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
+    width = max([4, *map(len, names)])
+    sure = [""] * len(matches)
+    if matches.confidence is not None:
+        sure = [f"  {value:10.2f}" for value in matches.confidence.tolist()]
+    heading = "  confidence" if matches.confidence is not None else ""
+    click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score{heading}")
+    rows = zip(
+        names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(), sure,
+        matches.matched.tolist(), strict=True,
+    )  # fmt: skip
+    for name, (sx, sy), (tx, ty), score, likely, matched in rows:
+        note = "" if matched else "  no match"
+        click.echo(
+            f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}{likely}{note}"
+        )
 
 
 def print_scores(path: Path, about: dict[str, Any], records: Records, scores: Scores) -> None:

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdcorr.cli._options import (
-    Progress,
     cache_options,
     debug,
-    hide_downloads_off_terminal,
     mask_options,
     recipe_options,
     runtime_options,
 )
-from sdcorr.cli._pictures import category_option, picture_path
+from sdcorr.cli._pictures import (
+    category_option,
+    inputs_of,
+    picture_path,
+    read_masks,
+    with_encodings,
+)
+from sdcorr.cli._tables import print_matches
 
 if TYPE_CHECKING:
     from sdcorr.cache import DiskStore
     from sdcorr.masks import Mask, MaskLike
     from sdcorr.pipeline import Pipeline
     from sdcorr.recipe import Recipe
-    from sdcorr.types import Image, Matches
+    from sdcorr.types import Encoding, Image, Matches
 
 STDOUT = Path("-")
 
@@ -92,38 +97,30 @@ def match(
       sdcorr match a.jpg b.jpg --target-box 40 60 310 280 --recipe sift-hough
     """
     from sdcorr.confidence import check_confidence
-    from sdcorr.masks import read_mask
     from sdcorr.preprocess import load_image
-    from sdcorr.recipes import load
 
     # all that the user can have got wrong is looked at before the expensive work
     recipe.check_category(category)
     check_confidence(recipe.own_calibration if masks == (None, None) else None, min_confidence)
-    files = (points_file, *(mask for mask in masks if isinstance(mask, Path)))
-    recipe_file = Path(click.get_current_context().params["recipe_name"])
-    inputs = (source, target, *(file for file in files if file is not None), recipe_file)
+    files = [points_file] if points_file is not None else []
+    inputs = (source, target, *files, *inputs_of(masks))
     picture, results = _outputs(inputs, out, json_out)
-    photos = load_image(source, category), load_image(target, category)
+    photos = [load_image(photo, category) for photo in (source, target)]
     wanted = _wanted_points(points, points_file)
-    covered = [
-        None if mask is None else read_mask(mask, photo.size)
-        for mask, photo in zip(masks, photos, strict=True)
-    ]
+    covered = read_masks(masks, photos)
     _check_points(wanted, photos[0], covered[0], recipe, symmetric)
 
-    hide_downloads_off_terminal()
-    with Progress(steps=4) as progress:
-        with progress.step(f"loading {recipe.name}"):
-            model = load(recipe, device=device, dtype=dtype, batch=batch, cache=store)
-        with progress.step(f"encoding {source.name}"):
-            first = model.encode(photos[0])
-        with progress.step(f"encoding {target.name}"):
-            second = model.encode(photos[1])
-        with progress.step("matching"):
-            pair = model.fuse(first, second, source_mask=covered[0], target_mask=covered[1])
-            matches = pair.match(wanted, min_confidence, symmetric)
+    def find(model: Pipeline, encodings: list[Encoding]) -> tuple[Matches, Pipeline, bool]:
+        first, second = encodings
+        pair = model.fuse(first, second, source_mask=covered[0], target_mask=covered[1])
+        found = pair.match(wanted, min_confidence, symmetric)
+        return found, model, bool(symmetric) and pair.mirrored
+
+    matches, model, exchanged = with_encodings(
+        recipe, photos, find, device=device, dtype=dtype, batch=batch, store=store
+    )
     _report(matches, model, picture, results)
-    if symmetric and pair.mirrored:
+    if exchanged:
         click.echo("the target looks mirrored: left and right were exchanged", err=True)
 
 
@@ -156,7 +153,7 @@ def _report(matches: Matches, model: Pipeline, picture: Path | None, results: Pa
     if piped:
         click.echo(to_json(matches_to_dict(matches, model)))
     else:
-        _print_table(matches)
+        print_matches(matches)
     for written in (results, picture):
         if written is not None and written != STDOUT:
             click.echo(f"wrote {written}", err=piped)
@@ -195,23 +192,3 @@ def _check_points(
     if symmetric and not recipe.flip:
         raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
     partners(names, symmetric)
-
-
-def _print_table(matches: Matches) -> None:
-    """One line per match: name, source x y, target x y, score, confidence, and if rejected."""
-    names = matches.names or tuple(str(number + 1) for number in range(len(matches)))
-    width = max([4, *map(len, names)])
-    sure = [""] * len(matches)
-    if matches.confidence is not None:
-        sure = [f"  {value:10.2f}" for value in matches.confidence.tolist()]
-    heading = "  confidence" if matches.confidence is not None else ""
-    click.echo(f"{'':{width}}  {'source x':>8} {'y':>8}  {'target x':>8} {'y':>8}  score{heading}")
-    rows = zip(
-        names, matches.source.tolist(), matches.target.tolist(), matches.score.tolist(), sure,
-        matches.matched.tolist(), strict=True,
-    )  # fmt: skip
-    for name, (sx, sy), (tx, ty), score, likely, matched in rows:
-        note = "" if matched else "  no match"
-        click.echo(
-            f"{name:{width}}  {sx:8.1f} {sy:8.1f}  {tx:8.1f} {ty:8.1f}  {score:.3f}{likely}{note}"
-        )

@@ -8,7 +8,6 @@ from itertools import cycle
 import matplotlib.patheffects as effects
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
@@ -16,15 +15,11 @@ from matplotlib.transforms import Transform
 
 from sdcorr.errors import SdcorrError
 from sdcorr.types import Image, Matches, Similarity
+from sdcorr.viz._photo import COLOURS, HEIGHT, WIDEST, label, shares_of, thin_out
 
-# Okabe and Ito's palette without black: told apart by colour-blind readers; numbers tell the rest
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-HEIGHT = 4.5  # inches of each photo
-WIDEST = 16.0  # inches of the figure
 # where a name may stand around its dot, best first: x to the right, y upwards
 SIDES = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)])
 NAMED = 100  # matches
-SHOWN = 1200  # px; larger photos are thinned out for the screen, not their coordinates
 
 
 def plot_matches(matches: Matches) -> Figure:
@@ -59,7 +54,7 @@ def plot_matches(matches: Matches) -> Figure:
     offsets = label_offsets(places * 72 / figure.dpi, names * 2, figure.get_size_inches() * 72)
     marks = [(frame, point) for frame, points in ends for point in points]
     for (frame, point), name, offset in zip(marks, names * 2, offsets, strict=True):
-        _label(overlay, point, frame, name, offset)
+        label(overlay, point, frame, name, offset)
     return figure
 
 
@@ -132,40 +127,21 @@ def _photos_of(matches: Matches) -> tuple[Image, Image]:
 
 def _two_photos(source: Image, target: Image) -> tuple[Figure, Axes, Axes]:
     """A figure with both photos at one height, laid out: where they lie on the page is known."""
-    ratios = [image.size.width / image.size.height for image in (source, target)]
-    # very flat and very tall photos still get a readable share
-    shares = [min(max(ratio, 0.25), 4.0) for ratio in ratios]
+    shares = shares_of([source, target])
     height = min(HEIGHT, WIDEST / sum(shares))
     figure = Figure(figsize=(height * sum(shares), height), dpi=150)
     # a layout engine would draw all of it once more to find the same places
     margins = {"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 0.99, "wspace": 0.01}
     left, right = figure.subplots(1, 2, width_ratios=shares, gridspec_kw=margins)
     for axes, image in ((left, source), (right, target)):
-        axes.imshow(_thin_out(image), extent=image.size.extent)
+        axes.imshow(thin_out(image), extent=image.size.extent)
         axes.set_axis_off()
         axes.apply_aspect()
     return figure, left, right
-
-
-def _thin_out(image: Image) -> PIL.Image.Image:
-    photo = PIL.Image.fromarray(image.pixels)
-    photo.thumbnail((SHOWN, SHOWN))
-    return photo
 
 
 def _dot(axes: Axes, point: Sequence[float], frame: Transform, colour: str) -> None:
     axes.plot(
         *point, "o", transform=frame, markersize=7, color=colour, markeredgecolor="black",
         markeredgewidth=1.0, clip_on=False, zorder=2,
-    )  # fmt: skip
-
-
-def _label(
-    axes: Axes, point: Sequence[float], frame: Transform, name: str, offset: tuple[float, float]
-) -> None:
-    axes.annotate(
-        name, (point[0], point[1]), xycoords=frame, xytext=offset, textcoords="offset points",
-        ha="center", va="center", color="white", fontsize=9, fontweight="bold",
-        annotation_clip=False, zorder=3, parse_math=False,
-        path_effects=[effects.withStroke(linewidth=2.5, foreground="black")],
     )  # fmt: skip
