@@ -69,7 +69,11 @@ class BadCheckpoint(SdcorrError):
 
 
 class MissingLibrary(SdcorrError):
-    """A library that is installed but cannot be loaded."""
+    """A library that is not installed, or cannot be loaded."""
+
+
+class BadPort(SdcorrError):
+    """A port on which nothing can be served: taken, or not allowed."""
 
 
 class NotFinite(SdcorrError):

@@ -36,6 +36,11 @@ def matches_to_dict(matches: Matches, model: Pipeline) -> dict[str, Any]:
 
     Points are (x, y) in pixels of the original photos, sizes (height, width).
     """
+    return matches_alone(matches) | how_made(model)
+
+
+def matches_alone(matches: Matches) -> dict[str, Any]:
+    """The part of ``matches_to_dict`` that says what was found."""
     confidence = matches.confidence.tolist() if matches.confidence is not None else None
     return {
         "schema": SCHEMA,
@@ -52,6 +57,12 @@ def matches_to_dict(matches: Matches, model: Pipeline) -> dict[str, Any]:
             }
             for index in range(len(matches))
         ],
+    }
+
+
+def how_made(model: Pipeline) -> dict[str, Any]:
+    """The part of ``matches_to_dict`` that says by what: recipe, weights, runtime."""
+    return {
         "recipe": model.recipe.describe(),
         "weights": model.revisions,
         "runtime": model.runtime.describe(),

@@ -18,7 +18,7 @@ from sdcorr.geometry import Size
 from sdcorr.masks import Mask, check_covered
 from sdcorr.matchers._rows import mutual_cells
 from sdcorr.preprocess import Points, read_points
-from sdcorr.similarities import MeanSimilarity
+from sdcorr.similarities import MeanSimilarity, allowed_cells
 from sdcorr.symmetry import looks_mirrored, partners
 from sdcorr.types import Encoding, Matcher, Matches, Similarity
 
@@ -98,6 +98,34 @@ class Fused:
             within: tolerance of the cycle error, share of the source photo's longer side.
         """
         return dense_flow(self.matcher, self._prepared, within)
+
+    @torch.no_grad()
+    def next_best(self, match: Matches, count: int = 4) -> tuple[Tensor, Tensor]:
+        """The best places for one source point besides its match, by what the matcher reads.
+
+        Args:
+            match: one match of this pair.
+            count: at most so many.
+
+        Returns:
+            Centres of target cells ``(K, 2)`` in pixels, best first, each at least 1/20 of the
+            photo's longer side away from the match and from each other; and their cosine
+            similarity ``(K,)``.
+        """
+        allowed = allowed_cells(self.similarity)
+        strength = self._prepared.rows(match.source)[0].cpu().masked_fill(~allowed, -torch.inf)
+        centers, apart = self.similarity.target.centers(), APART * max(self.target.size)
+        near = (centers - match.target).norm(dim=1) < apart
+        chosen: list[int] = []
+        for _ in range(count):
+            strength = strength.masked_fill(near, -torch.inf)
+            best = int(strength.argmax())
+            if strength[best].isinf():
+                break
+            chosen.append(best)
+            near = (centers - centers[best]).norm(dim=1) < apart
+        places = self.target.size.clamp(centers[chosen])  # a thin photo's cells reach beyond it
+        return places, self.similarity.rows(match.source)[0].cpu()[chosen]
 
     @cached_property
     def mirrored(self) -> bool:

@@ -15,13 +15,16 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+from starlette.applications import Starlette
 
 import sdcorr
 from sdcorr import recipes
@@ -29,6 +32,7 @@ from sdcorr.cli import _run
 from sdcorr.errors import SdcorrError
 from tests.annotated import write_pf_pascal, write_pf_willow, write_spair
 from tests.conftest import ROOT
+from tests.demo.server import running
 from tests.tiny import shrink, write_hub_cache
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
@@ -116,6 +120,9 @@ class Runner:
     def sdcorr(self, arguments: Sequence[str]) -> int:
         """Run sdcorr; ``> FILE`` gets what it prints. The exit status."""
         words = list(arguments)
+        if words[0] == "demo":  # serves until it is stopped: once the page has been read
+            words += ["--port", "0"]
+            self.monkeypatch.setattr("sdcorr.demo.app.serve", _visit)
         place = words.pop() if ">" in words else None
         if place is None:
             return _run(words)
@@ -132,6 +139,13 @@ class Runner:
             return
         exec(compile(text, self.name, "exec"), self.scope)
         self.ran.append(text)
+
+
+def _visit(app: Starlette, place: socket.socket) -> None:
+    place.close()
+    with running(app) as address:
+        for path in ("", "page.js", "setup"):
+            assert urlopen(f"{address}/{path}").status == 200
 
 
 def assert_shown(shown: str, printed: str) -> None:

@@ -39,7 +39,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("runs", "scores", "calibration", "transfer", "features"),
     ("benchmark", "labels", "extraction"),
     ("review", "parts"),
-    ("labelling",),
+    ("labelling", "demo"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(TIERS) for name in names}

@@ -474,7 +474,7 @@ def test_help_shows_an_example(path: tuple[str, ...]) -> None:
 
 def test_commands_are_all_here() -> None:
     assert {" ".join(path) for path in every_command(cli)} == {
-        "", "match", "heatmap", "flow", "swap", "pca", "parts",
+        "", "match", "demo", "heatmap", "flow", "swap", "pca", "parts",
         "transfer", "extract", "eval", "score", "calibrate", "recipes",
         "recipes list", "recipes show",
         "models", "models list", "models download", "models where", "doctor",

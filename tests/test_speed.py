@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eval import precision, speed
+from eval import clicks, precision, speed
 from sdcorr.preprocess import load_image
 from sdcorr.presets import RECIPES
 from sdcorr.runtime import Runtime
@@ -91,3 +91,17 @@ def test_ties_count_as_unchanged():
     expected = (torch.tensor([0, 1]), rows)
     assert precision.unchanged(expected, torch.tensor([1, 1])) == 1.0
     assert precision.unchanged(expected, torch.tensor([2, 1])) == 0.5
+
+
+def test_clicks_are_answered_by_the_real_server(tmp_path):
+    out = tmp_path / "clicks.json"
+    found = clicks.main(
+        ["same-position", "--matchers", "nearest", "--clicks", "3", "--out", str(out)]
+    )
+    assert json.loads(out.read_text()) == found
+    assert [(row["recipe"], row["matcher"]) for row in found["rows"]] == [
+        ("same-position", "its own"), ("same-position", "nearest")
+    ]  # fmt: skip
+    for row in found["rows"]:
+        assert list(row) == found["columns"]
+        assert 0 < row["median, ms"] <= row["slowest, ms"]

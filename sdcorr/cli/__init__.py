@@ -10,6 +10,7 @@ import click
 
 from sdcorr import __version__
 from sdcorr.cli.calibrate import calibrate
+from sdcorr.cli.demo import demo
 from sdcorr.cli.doctor import doctor
 from sdcorr.cli.evaluate import evaluate
 from sdcorr.cli.extract import extract
@@ -35,6 +36,7 @@ def cli() -> None:
     Example:
       sdcorr match cat.jpg dog.jpg --category cat
       sdcorr match a.jpg b.jpg --recipe sift       (no weights needed)
+      sdcorr demo cat.jpg dog.jpg                  (a page to click in)
       sdcorr eval spair --root data/SPair-71k --out runs/sd-dino
     """
 
@@ -46,6 +48,7 @@ for command in (
     swap,
     pca,
     parts,
+    demo,
     transfer,
     extract,
     evaluate,
