@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from sdcorr.errors import BadRecipe
-from sdcorr.geometry import Grid
+from sdcorr.geometry import Grid, Size
 from sdcorr.similarities import allowed_cells
 from sdcorr.types import FeatureMap, Matcher, Similarity
+
+AT_ONCE = 2**20  # pixels: bounds the memory that a large photo takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,27 @@ class Flow:
 
         Returns:
             Target (x, y) minus source (x, y), ``(H, W, 2)`` in pixels, bilinear between cells, as
-            in a ``.flo`` file; and ``(H, W)``, where the nearest cell is consistent.
+            in a ``.flo`` file; and ``(H, W)``, where the nearest cell is consistent: both ways
+            agree at its centre. Next to a tear, a pixel may lie between two places.
         """
-        height, width = self.grid.image
-        x, y = torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")
-        pixels = torch.stack([x, y], dim=-1).reshape(-1, 2).double()
-        flow = self.moves.sample(pixels)
-        consistent = self.consistent.flatten()[self.grid.cell_of(pixels)]
-        return flow.reshape(height, width, 2).numpy(), consistent.reshape(height, width).numpy()
+        flow = np.empty((*self.grid.image, 2), np.float32)
+        sure = np.empty(self.grid.image, np.bool_)
+        moves, consistent = self.moves, self.consistent.flatten()
+        for rows, pixels in bands(self.grid.image):
+            flow[rows] = moves.sample(pixels).reshape(flow[rows].shape).numpy()
+            nearest = consistent[self.grid.cell_of(pixels)]
+            sure[rows] = nearest.reshape(sure[rows].shape).numpy()
+        return flow, sure
+
+
+def bands(photo: Size) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of a photo, and the points ``(N, 2)`` of their pixels, not too many at once."""
+    height, width = photo
+    step = max(1, AT_ONCE // width)
+    for start in range(0, height, step):
+        rows = torch.arange(start, min(start + step, height))
+        x, y = torch.meshgrid(torch.arange(width), rows, indexing="xy")
+        yield slice(start, start + len(rows)), torch.stack([x, y], dim=-1).reshape(-1, 2).double()
 
 
 def places(grid: Grid) -> Tensor:

@@ -69,7 +69,7 @@ def salient(maps: Sequence[FeatureMap]) -> list[Tensor]:
     if threshold is None:
         raise BadImage(
             "nothing stands out: all cells of the photos are alike; give photos that show "
-            "something, or take all cells (--whole)"
+            "something, or take all cells (--whole; in Python: foreground=None)"
         )
     border = torch.cat([_border(one.grid) for one in maps])
     above = component > threshold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from sdcorr.colours import lab_to_rgb
 from sdcorr.errors import BadMask
 from sdcorr.feature_map import FeatureMap
-from sdcorr.flow import Flow, places
+from sdcorr.flow import Flow, bands, places
 from sdcorr.geometry import Grid, Size, whole
 from sdcorr.masks import Mask
 from sdcorr.segmentation import at_pixels
@@ -25,7 +24,6 @@ Pixels = npt.NDArray[np.uint8]
 # at a* = 0, a screen can show each b* from -35 to 35 only between these L*
 DARK, LIGHT, BLUE_TO_YELLOW = 34.0, 76.0, 35.0
 CHECKS, DARKER = 10, 0.8  # squares along the longer side; every other one is darker
-AT_ONCE = 2**20  # pixels: bounds the memory that a large photo takes
 FEATHER = 1 / 150  # of the photo's longer side, from the target's pixels to the pasted ones
 NEIGHBOURS = 24  # cells that a filled one is made of
 SMOOTHING = 2.0  # cells; 0 passes through each match
@@ -54,15 +52,15 @@ def warp(pixels: Pixels, flow: Flow) -> tuple[Pixels, Mask]:
             take the flow from the target to the source.
 
     Returns:
-        ``(H, W, 3)``, bilinear; and ``(H, W)``, where both ways agree and the match lies on the
-        photo. Elsewhere pixels mean nothing.
+        ``(H, W, 3)``, bilinear; and ``(H, W)``, where both ways agree at the centre of the nearest
+        cell, and the match lies on the photo. Elsewhere pixels mean nothing.
     """
     size = Size(*pixels.shape[:2])
     photo, moves = _as_floats(pixels), flow.moves
     consistent = flow.consistent.flatten()
     warped = np.empty((*flow.grid.image, 3), np.uint8)
     valid = np.empty(flow.grid.image, np.bool_)
-    for rows, points in _bands(flow.grid.image):
+    for rows, points in bands(flow.grid.image):
         matches = points + moves.sample(points)
         sure = consistent[flow.grid.cell_of(points)] & size.contains(matches)
         warped[rows] = _shown(photo, matches).reshape(warped[rows].shape)
@@ -138,7 +136,7 @@ def swap_object(
     nearest = _nearest_covered(source_mask)
     pixels = target.pixels.copy()
     share = _feathered(target_mask)
-    for rows, points in _bands(target.size):
+    for rows, points in bands(target.size):
         covered = torch.from_numpy(target_mask[rows].flatten())
         matches = points[covered] + moves.sample(points[covered])
         pasted = _shown(photo, _within(nearest, matches))
@@ -168,16 +166,6 @@ def object_mask(cells: Tensor, grid: Grid) -> Mask:
     return mask
 
 
-def _bands(photo: Size) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of a photo, and the points ``(N, 2)`` of their pixels, not too many at once."""
-    height, width = photo
-    step = max(1, AT_ONCE // width)
-    for start in range(0, height, step):
-        rows = torch.arange(start, min(start + step, height))
-        x, y = torch.meshgrid(torch.arange(width), rows, indexing="xy")
-        yield slice(start, start + len(rows)), torch.stack([x, y], dim=-1).reshape(-1, 2).double()
-
-
 def _as_floats(pixels: Pixels) -> Tensor:
     own = np.array(pixels, np.float32, order="C")  # torch takes no read-only and no mirrored array
     return torch.from_numpy(own).permute(2, 0, 1)  # (3, H, W)
@@ -199,7 +187,7 @@ def _painted(photo: Size, places_of: Size, moves: FeatureMap | None) -> Pixels:
     left, _, _, top = places_of.extent
     corner = torch.tensor([left, top], dtype=torch.float64)
     check = max(places_of) / CHECKS
-    for rows, points in _bands(photo):
+    for rows, points in bands(photo):
         matches = points if moves is None else points + moves.sample(points)
         painted = position_colours(matches, places_of)
         odd = ((matches - corner) // check).long().sum(dim=1) % 2 == 1

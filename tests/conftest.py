@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import gettempdir
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may reach for the hub
 
@@ -23,12 +22,12 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def _own_modules() -> Iterator[None]:
+def _own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Modules that a test wrote and imported are gone after it: another may use their names."""
-    before = set(sys.modules)
+    before, written = set(sys.modules), str(tmp_path_factory.getbasetemp())
     yield
     for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(gettempdir()):
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(written):
             del sys.modules[name]
 
 

@@ -265,8 +265,8 @@ WRONG_PARTS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "twice": (("a.jpg", "a.jpg", *SIFT, "--labels", "m"), "would both be m/a.png"),
     "over a photo": (("a.jpg", "b.png", *SIFT, "--labels", "."), "one of the files to be read"),
-    "a file": (("a.jpg", *SIFT, "--labels", "b.png"), "cannot make folder b.png: File exists"),
-    "no parent": (("a.jpg", *SIFT, "--labels", "no/m"), "cannot make folder no/m: No such file"),
+    "a file": (("a.jpg", *SIFT, "--labels", "b.png"), "--labels: b.png is a file; give a folder"),
+    "no parent": (("a.jpg", *SIFT, "--labels", "no/m"), "cannot write no/m: there is no folder no"),
     "over the picture": (
         ("a.jpg", *SIFT, "--labels", "m", "--out", "m/a.png"),
         "--out and --labels name one file, m/a.png",

@@ -132,7 +132,7 @@ def shown_at(photo: np.ndarray, x: float, y: float) -> np.ndarray:
 
 @every_grid
 def test_warp_agrees_with_a_loop(grid, monkeypatch):
-    monkeypatch.setattr(warping, "AT_ONCE", 60)  # in many bands
+    monkeypatch.setattr("sdcorr.flow.AT_ONCE", 60)  # in many bands
     into = Size(17, 40)
     photo, flow = some_photo(into), some_flow(grid, into)
     warped, valid = warp(photo, flow)
@@ -149,7 +149,7 @@ def test_warp_agrees_with_a_loop(grid, monkeypatch):
 def test_bands_change_nothing(grid, monkeypatch):
     photo, flow = some_photo(Size(17, 40)), some_flow(grid, Size(17, 40))
     whole = warp(photo, flow), photo_colours(grid.image), flow_colours(flow, Size(17, 40))
-    monkeypatch.setattr(warping, "AT_ONCE", 3 * grid.image.width + 1)
+    monkeypatch.setattr("sdcorr.flow.AT_ONCE", 3 * grid.image.width + 1)
     bands = warp(photo, flow), photo_colours(grid.image), flow_colours(flow, Size(17, 40))
     for one, other in zip([*whole[0], *whole[1:]], [*bands[0], *bands[1:]], strict=True):
         assert np.array_equal(one, other)
@@ -313,7 +313,7 @@ def reference_flow(flow: Flow) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["prime", "column", "one cell"])
 def test_swapping_agrees_with_a_loop(name, monkeypatch):
     """Source and target differ in size; some matches disagree, some lead beyond the object."""
-    monkeypatch.setattr(warping, "AT_ONCE", 50)
+    monkeypatch.setattr("sdcorr.flow.AT_ONCE", 50)
     monkeypatch.setattr(warping, "NEIGHBOURS", 1000)
     grid, into = GRIDS[name], Size(19, 23)
     flow = some_flow(grid, into, sure=0.6 if name != "one cell" else 2.0)

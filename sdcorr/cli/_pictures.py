@@ -103,7 +103,7 @@ def read_masks(masks: Sequence[MaskLike | None], photos: Sequence[Image]) -> lis
 
 
 def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, replacing the file when it is whole."""
+    """Write ``(H, W)`` grey, ``(H, W, 3)`` RGB or ``(H, W, 4)`` RGBA, when whole."""
     import PIL.Image
 
     from sdcorr.files import replacing
@@ -138,5 +138,5 @@ def with_encodings(
         for photo in photos:
             with progress.step(f"encoding {photo.path.name if photo.path else 'photo'}"):
                 encodings.append(model.encode(photo))
-        with progress.step("matching"):
+        with progress.step("computing"):
             return work(model, encodings)

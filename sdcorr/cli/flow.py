@@ -161,12 +161,12 @@ def _results(
     if wanted.onward:
         pair = model.fuse(first, second, source_mask=masks[0], target_mask=masks[1])
         moved, sure = pair.flow(within).per_pixel()
-        yield _agreement(sure, "source")
+        yield _agreement(sure, masks[0], "source")
         yield from _write_flow(moved, sure, wanted)
     if wanted.back:
         pair = model.fuse(second, first, source_mask=masks[1], target_mask=masks[0])
         back = pair.flow(within)
-        yield from _write_pictures(first.image, second.image, back, wanted)
+        yield from _write_pictures(first.image, second.image, back, masks[1], wanted)
 
 
 def _write_flow(moved: npt.NDArray[np.float32], sure: Mask, wanted: Outputs) -> Iterator[str]:
@@ -184,7 +184,9 @@ def _write_flow(moved: npt.NDArray[np.float32], sure: Mask, wanted: Outputs) -> 
         yield f"wrote {wanted.npy}"
 
 
-def _write_pictures(source: Image, target: Image, back: Flow, wanted: Outputs) -> Iterator[str]:
+def _write_pictures(
+    source: Image, target: Image, back: Flow, mask: Mask | None, wanted: Outputs
+) -> Iterator[str]:
     import numpy as np
 
     from sdcorr.export import write_picture
@@ -192,7 +194,7 @@ def _write_pictures(source: Image, target: Image, back: Flow, wanted: Outputs) -
     from sdcorr.warping import flow_colours, photo_colours, warp
 
     pixels, valid = warp(source.pixels, back)
-    yield _agreement(valid, "target")
+    yield _agreement(valid, mask, "target")
     if wanted.warped is not None:
         write_png(wanted.warped, np.dstack([pixels, valid * np.uint8(255)]))
         yield f"wrote {wanted.warped}"
@@ -202,5 +204,8 @@ def _write_pictures(source: Image, target: Image, back: Flow, wanted: Outputs) -
         yield f"wrote {wanted.picture}"
 
 
-def _agreement(sure: Mask, side: str) -> str:
-    return f"both ways agree on {100 * sure.mean():.1f} % of the pixels of the {side}"
+def _agreement(sure: Mask, mask: Mask | None, side: str) -> str:
+    """Of the pixels under the mask, where there is one."""
+    share = sure.mean() if mask is None else sure[mask].mean()
+    where = side if mask is None else f"{side}'s mask"
+    return f"both ways agree on {100 * share:.1f} % of the pixels of the {where}"

@@ -18,6 +18,7 @@ from sdcorr.cli._pictures import (
     several_photos,
     whole_option,
     with_encodings,
+    write_png,
 )
 from sdcorr.cli._watch import in_one_line
 
@@ -101,15 +102,17 @@ def parts(
     from sdcorr.viz import plot_parts
 
     write_picture(picture, plot_parts(images, *zip(*found, strict=True)))
-    for file, (grid, cells) in zip(files, found, strict=bool(files)):
-        _write_labels(file, grid, cells)
+    if labels is not None:
+        labels.mkdir(exist_ok=True)
+        for file, (grid, cells) in zip(files, found, strict=True):
+            _write_labels(file, grid, cells)
     _print_shares(photos, [cells for _, cells in found], count)
     for written in (*files, picture):
         click.echo(f"wrote {written}")
 
 
 def _label_files(folder: Path, photos: Sequence[Path], picture: Path) -> list[Path]:
-    """FOLDER/NAME.png of each photo, found to be writable; makes the folder."""
+    """FOLDER/NAME.png of each photo, found to be writable."""
     from sdcorr.errors import BadOutput
     from sdcorr.files import check_output
 
@@ -120,28 +123,25 @@ def _label_files(folder: Path, photos: Sequence[Path], picture: Path) -> list[Pa
                 f"--labels: {other} and {photo} would both be {folder / photo.stem}.png; "
                 "give photos of different names"
             )
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise BadOutput(f"cannot make folder {folder}: {error.strerror or error}") from error
     files = [folder / f"{name}.png" for name in names]
+    if folder.exists() and not folder.is_dir():
+        raise BadOutput(f"--labels: {folder} is a file; give a folder")
+    if not folder.exists():
+        check_output(folder)  # whether it could be made there
     for file in files:
-        check_output(file, (*photos, *inputs_of(())))
+        if folder.exists():
+            check_output(file, (*photos, *inputs_of(())))
         check_apart({"--out": picture, "--labels": file})
     return files
 
 
 def _write_labels(file: Path, grid: Grid, cells: Tensor) -> None:
     """The part at each pixel of a photo, 0 to 255."""
-    import PIL.Image
     import torch
 
-    from sdcorr.files import replacing
     from sdcorr.segmentation import at_pixels
 
-    pixels = at_pixels(cells.to(torch.uint8).reshape(grid.shape).numpy(), grid)
-    with replacing(file) as temporary:
-        PIL.Image.fromarray(pixels).save(temporary, "PNG")
+    write_png(file, at_pixels(cells.to(torch.uint8).reshape(grid.shape).numpy(), grid))
 
 
 def _print_shares(photos: Sequence[Path], found: Sequence[Tensor], count: int) -> None:

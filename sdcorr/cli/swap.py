@@ -118,6 +118,8 @@ def _swapped(
 
 
 def _objects(model: Pipeline, encodings: list[Encoding], given: list[Mask | None]) -> list[Mask]:
+    import torch
+
     from sdcorr.errors import BadImage
     from sdcorr.segmentation import salient
     from sdcorr.warping import object_mask
@@ -127,8 +129,8 @@ def _objects(model: Pipeline, encodings: list[Encoding], given: list[Mask | None
     maps = model.descriptors(encodings)
     try:
         cells = salient(maps)
-    except BadImage:  # of which that command speaks that takes no masks
-        cells = [one.grid.inside() & False for one in maps]
+    except BadImage:  # told below, with what this command can do about it
+        cells = [torch.zeros_like(one.grid.inside()) for one in maps]
     objects = []
     for side, mask, chosen, one in zip(SIDES, given, cells, maps, strict=True):
         objects.append(object_mask(chosen, one.grid) if mask is None else mask)

@@ -103,23 +103,22 @@ def as_json(joined: Joined, wanted: Sequence[Wanted], photos: tuple[str, str]) -
 
     A corrected place is the user's: it has no score and no confidence, and is matched.
     """
-    answer = matches_alone(collect(joined, wanted)) | dict(joined.made)
+    told = matches_alone(collect(joined, wanted)) | dict(joined.made)
     for side, name in zip(("source", "target"), photos, strict=True):
-        answer[side]["path"] = name
-    for match, one in zip(answer["matches"], wanted, strict=True):
+        told[side]["path"] = name
+    for match, one in zip(told["matches"], wanted, strict=True):
         match["asked"] = "target" if one.turned else "source"
         match["corrected"] = one.corrected is not None
         if one.corrected is not None:
             match["score"] = match["confidence"] = None
-    return answer
+    return told
 
 
 def as_csv(joined: Joined, wanted: Sequence[Wanted]) -> str:
     """The points as CSV, a header and a row each; empty where a number does not exist."""
     lines = [csv_line(COLUMNS)]
     for match in as_json(joined, wanted, ("", ""))["matches"]:
-        flags = ("true" if match[key] else "false" for key in ("matched", "corrected"))
-        matched, corrected = flags
+        matched, corrected = (str(match[key]).lower() for key in ("matched", "corrected"))
         lines.append(
             csv_line(
                 (match["name"], *match["source"], *match["target"], match["score"],
@@ -138,7 +137,10 @@ def as_png(joined: Joined, wanted: Sequence[Wanted]) -> bytes:
 
 
 def collect(joined: Joined, wanted: Sequence[Wanted]) -> Matches:
-    """Matches from the first photo to the second, of points asked for in either, in their order."""
+    """Matches from the first photo to the second, of points asked for in either, in their order.
+
+    Each cycle error is in pixels of the photo in which its point was asked for.
+    """
     forth = joined.forth.match([one.place for one in wanted if not one.turned] or np.zeros((0, 2)))
     back = joined.back.match([one.place for one in wanted if one.turned] or np.zeros((0, 2)))
     back = replace(back, source=back.target, target=back.source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import secrets
 from dataclasses import dataclass, field
@@ -30,12 +31,14 @@ class Photo:
     Args:
         id: what the page calls it; cannot be guessed.
         name: for people; never opened.
+        digest: of the pixels; of the same photo the same, also in another demo.
         image: upright, in 8 bits.
         shown: JPEG of it, as large as a screen.
     """
 
     id: str
     name: str
+    digest: str
     image: Image = field(repr=False)
     shown: bytes = field(repr=False)
 
@@ -67,7 +70,12 @@ def make_photo(image: Image, name: str) -> Photo:
     copy.thumbnail((SHOWN, SHOWN))
     buffer = io.BytesIO()
     copy.save(buffer, "JPEG", quality=90, subsampling=0)
-    return Photo(secrets.token_urlsafe(16), _shown_name(name), image, buffer.getvalue())
+    digest = hashlib.sha256(str(image.size).encode())
+    digest.update(image.pixels.tobytes())
+    return Photo(
+        secrets.token_urlsafe(16), _shown_name(name), digest.hexdigest()[:16], image,
+        buffer.getvalue(),
+    )  # fmt: skip
 
 
 def _shown_name(name: str) -> str:

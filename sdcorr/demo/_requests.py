@@ -1,4 +1,7 @@
-"""What a page may ask, read strictly: whatever else comes is refused in one sentence."""
+"""What a page may ask, read strictly: whatever else comes is refused in one sentence.
+
+Every function raises HTTPException of status 400 for what is malformed.
+"""
 
 from __future__ import annotations
 

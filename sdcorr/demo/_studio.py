@@ -12,7 +12,7 @@ from typing import Any
 
 from sdcorr.demo._photos import Photo
 from sdcorr.demo._shelf import Shelf
-from sdcorr.errors import BadImage, SdcorrError, UnknownName
+from sdcorr.errors import BadImage, SdcorrError, UnknownName, WeightsNotFound
 from sdcorr.export import how_made
 from sdcorr.fused import Fused
 from sdcorr.models import find_downloaded
@@ -67,7 +67,7 @@ class Job:
     """
 
     pairing: Pairing
-    step: str = "waiting for other photos"
+    step: str = "waiting for its turn"
     number: int = 0
     steps: int = 4
     asked: float = field(default_factory=time.monotonic)
@@ -111,11 +111,9 @@ class Studio:
         Raises:
             BadImage: it is no longer kept, or never was.
         """
-        photo = self.shelf.get(key)
-        if not isinstance(photo, Photo):
-            raise BadImage(
-                "a photo was let go to make room, or the demo began anew; choose it again"
-            )
+        photo = self._kept(key)
+        if photo is None:
+            raise BadImage("that photo was let go to make room, or the demo began anew")
         return photo
 
     def joined(self, pairing: Pairing) -> Joined | Job:
@@ -124,8 +122,12 @@ class Studio:
         Raises:
             SdcorrError: it cannot be joined; the next call tries again.
         """
-        for key in (pairing.first, pairing.second):
-            self.photo(key)  # also: both are in use
+        for side, key in (("first", pairing.first), ("second", pairing.second)):
+            if self._kept(key) is None:  # also: both are in use
+                raise BadImage(
+                    f"the {side} photo was let go to make room, or the demo began anew; choose it "
+                    "again"
+                )
         self._recipe(pairing).check_category(pairing.category)
         with self._lock:
             found = self.shelf.get(pairing)
@@ -134,7 +136,8 @@ class Studio:
             self._forget_failures()
             job = self._jobs.get(pairing)
             if job is None:
-                job = self._jobs[pairing] = Job(pairing)
+                self._check_weights(pairing.recipe)
+                job = self._jobs[pairing] = Job(pairing, steps=4 + bool(pairing.matcher))
                 self._queue.put(job)
             elif job.error is not None:
                 del self._jobs[pairing]
@@ -145,6 +148,18 @@ class Studio:
     def is_ready(self, name: str) -> bool:
         """Whether the weights of a recipe are on this machine."""
         return all(map(find_downloaded, self.recipes[name].weights.values()))
+
+    def _check_weights(self, name: str) -> None:
+        """Refuse a recipe that would have to be downloaded first: a page downloads nothing."""
+        if not self.is_ready(name):
+            raise WeightsNotFound(
+                f"the weights of recipe {name!r} are not on this machine; get them with: sdcorr "
+                f"models download {name}"
+            )
+
+    def _kept(self, key: str) -> Photo | None:
+        photo = self.shelf.get(key)
+        return photo if isinstance(photo, Photo) else None
 
     def _forget_failures(self) -> None:
         """Those of pages that were closed."""

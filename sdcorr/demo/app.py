@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from sdcorr.demo._answers import answer, as_csv, as_json, as_png
 from sdcorr.demo._guard import HEADERS, Guard
-from sdcorr.demo._photos import BYTES, KINDS, PIXELS, SIDE, Photo, read_upload
+from sdcorr.demo._photos import BYTES, Photo, read_upload
 from sdcorr.demo._requests import (
     POINTS,
     Body,
@@ -110,7 +110,10 @@ def listen(port: int) -> socket.socket:
 
 def serve(app: Starlette, place: socket.socket) -> None:
     """Serve until interrupted, which ends the program."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
+    # no log_config: uvicorn's asks whether stdout is a terminal, and there may be none
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, ws="none", lifespan="off"
+    )
     _Server(config).run(sockets=[place])
 
 
@@ -122,7 +125,7 @@ class _Server(uvicorn.Server):
 
 def _setup(studio: Studio, start: dict[str, Any]) -> Endpoint:
     def recipes() -> list[dict[str, Any]]:
-        return [
+        found = [
             {
                 "name": name,
                 "about": recipe.about,
@@ -131,9 +134,10 @@ def _setup(studio: Studio, start: dict[str, Any]) -> Endpoint:
             }
             for name, recipe in studio.recipes.items()
         ]
+        return sorted(found, key=lambda one: not one["ready"])  # those that can be chosen first
 
     async def setup(_request: Request) -> Response:
-        limits = {"bytes": BYTES, "pixels": PIXELS, "side": SIDE, "kinds": KINDS, "points": POINTS}
+        limits = {"bytes": BYTES, "points": POINTS}
         more = {"recipes": await run_in_threadpool(recipes), "matchers": matcher_names()}
         return JSONResponse(start | more | {"limits": limits})
 
@@ -211,7 +215,8 @@ def _ready(studio: Studio, body: Body) -> Joined:
 
 def _of_photo(photo: Photo) -> dict[str, Any]:
     height, width = photo.image.size
-    return {"id": photo.id, "name": photo.name, "width": width, "height": height}
+    about = {"id": photo.id, "name": photo.name, "digest": photo.digest}
+    return about | {"width": width, "height": height}
 
 
 def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

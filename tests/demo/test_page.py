@@ -360,6 +360,58 @@ DROP = """([side, name, bytes]) => {
 }"""
 
 
+DROP_TWO = """([where, files]) => {
+  const data = new DataTransfer();
+  for (const [name, bytes] of files) {
+    data.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name));
+  }
+  const how = { bubbles: true, cancelable: true, dataTransfer: data };
+  document.querySelector(where).dispatchEvent(new DragEvent("drop", how));
+}"""
+
+
+@pytest.mark.parametrize("where", ["h1", "#first", "#second"])
+def test_two_photos_are_dropped_at_once(
+    visit: Visit, empty: str, files: tuple[Path, Path], where: str
+) -> None:
+    """The first onto the place it falls on, or the first place; the second onto the other."""
+    tab = visit.tab(empty, files if where != "#second" else files[::-1]).open()
+    sent = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
+    tab.page.evaluate(DROP_TWO, [where, sent])
+    for side, file in zip(SIDES if where != "#second" else SIDES[::-1], files, strict=True):
+        tab.has(side, file.name)
+    tab.ready()
+
+
+def test_a_page_that_may_keep_nothing_works(
+    visit: Visit, studio: Studio, files: tuple[Path, Path]
+) -> None:
+    tab = visit.tab(visit.serve(studio, "sift", files), files)
+    tab.page.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage', { get() { throw new Error('no'); } })"
+    )
+    tab.open().ready()
+    tab.click("first", (100, 100))
+    assert len(tab.rows) == 1
+
+
+def test_a_download_of_a_pair_that_was_let_go_joins_it_again(
+    visit: Visit, files: tuple[Path, Path]
+) -> None:
+    studio = studio_with()
+    tab = visit(studio, files).ready()
+    tab.expected = ["409"]
+    tab.click("first", (205, 104))
+    for key in [key for key in studio.shelf._kept if not isinstance(key, str)]:
+        del studio.shelf._kept[key]
+    tab.get("button", "Download CSV").click()
+    tab.until("document.querySelectorAll('#error:not([hidden])').length === 0")
+    sync_api.expect(tab.get("button", "Download CSV")).to_be_enabled()
+    with tab.page.expect_download() as found:
+        tab.get("button", "Download CSV").click()
+    assert len(Path(found.value.path()).read_text().splitlines()) == 2
+
+
 def test_photos_are_dropped(visit: Visit, empty: str, files: tuple[Path, Path]) -> None:
     tab = visit.tab(empty).open()
     tab.says("Choose two photos.")
@@ -1130,7 +1182,7 @@ def test_a_tab_that_closes_while_encoding_leaves_the_others_alone(
     closed.says("Encoding wide.jpg.")
     closed.page.close()
     other.get("combobox", "Recipe").select_option("same-position")
-    other.says("Waiting for other photos.")
+    other.says("Waiting for its turn.")
     gate.open()
     other.ready()
     other.click("first", (60, 80))

@@ -49,6 +49,7 @@ from tests.demo.server import (
 )
 
 CHUNK = bytes(1_000_000)
+SHAPES_ALIKE = ((4, 6, 3), (6, 4, 3))  # of as many bytes
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def goes_on(address: str) -> Iterator[None]:
     yield
     answer = upload(address, picture(hopper()))
     assert answer.status == 200
-    assert answer.json().keys() == {"id", "name", "width", "height"}
+    assert answer.json().keys() == {"id", "name", "digest", "width", "height"}
 
 
 @pytest.fixture(scope="module")
@@ -481,10 +482,20 @@ def test_photos_given_at_the_start_are_in_setup() -> None:
         setup = send(address, "/setup").json()
         assert setup["category"] == "cat"
         assert setup["photos"] == [
-            {"id": given[0].id, "name": "a.png", "width": 157, "height": 104},
-            {"id": given[1].id, "name": "b.png", "width": 100, "height": 136},
+            {"id": one.id, "name": name, "digest": one.digest, "width": width, "height": height}
+            for one, (name, width, height) in zip(
+                given, (("a.png", 157, 104), ("b.png", 100, 136)), strict=True
+            )
         ]
         assert send(address, f"/photos/{given[1].id}").body == given[1].shown
+
+
+def test_a_digest_tells_photos_apart_and_knows_one_again() -> None:
+    one = make_photo(Image(astronaut()), "a.png").digest
+    assert make_photo(Image(astronaut()), "b.png").digest == one
+    assert make_photo(Image(astronaut()[::-1].copy()), "a.png").digest != one
+    flat = [make_photo(Image(np.zeros(shape, np.uint8)), "a").digest for shape in SHAPES_ALIKE]
+    assert len(set(flat)) == 2
 
 
 def test_a_file_whose_name_is_no_unicode_is_shown() -> None:

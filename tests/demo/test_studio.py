@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_a_pair_that_waits_for_others_says_so(gate: Gate) -> None:
     until(lambda: gate.done)
     job = studio.joined(Pairing(first, second, "1"))
     assert isinstance(job, Job)
-    assert (job.step, job.number, job.error) == ("waiting for other photos", 0, None)
+    assert (job.step, job.number, job.error) == ("waiting for its turn", 0, None)
 
 
 @pytest.mark.parametrize("recipe", OFFERED)
@@ -232,6 +233,23 @@ def test_a_matcher_that_does_not_go_with_the_recipe_is_told_at_once() -> None:
     studio = Studio({"flipped": flipped}, sdcorr.load, 10**9)
     with pytest.raises(BadRecipe, match="use another matcher"):
         studio.joined(Pairing(*photos(studio), "flipped", "pixel"))
+
+
+def test_a_page_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    studio = Studio({"far": RECIPES["dinov2-s"]}, lambda _: pytest.fail("loaded"), 10**9)
+    ends = photos(studio)
+    for _ in range(2):
+        with pytest.raises(WeightsNotFound, match="sdcorr models download far"):
+            studio.joined(Pairing(*ends, "far"))
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_the_photo_that_is_gone_is_named(gate: Gate, side: str) -> None:
+    studio = gate.studio(1)
+    ends = dict(zip(("first", "second"), photos(studio), strict=True)) | {side: "gone"}
+    with pytest.raises(BadImage, match=f"^the {side} photo was let go .*; choose it again$"):
+        studio.joined(Pairing(ends["first"], ends["second"], "0"))
 
 
 def test_what_cannot_be_joined_is_told_at_once(gate: Gate) -> None:
@@ -413,7 +431,7 @@ def test_many_photos_stay_within_the_memory(gate: Gate) -> None:
         assert studio.joined(pairing) is joined  # in use
     assert studio.photo(first).name == "a.jpg"
     assert studio.photo(others[-1]).name == "59.jpg"
-    with pytest.raises(BadImage, match=r"let go to make room, .*; choose it again"):
+    with pytest.raises(BadImage, match=r"let go to make room, or the demo began anew"):
         studio.photo(others[0])
     with pytest.raises(BadImage, match="choose it again"):
         studio.joined(Pairing(others[0], second, "0"))

@@ -67,10 +67,16 @@ async function choose(side, file) {
     return;
   }
   // one that was let go, and is chosen again, has its points
-  if (["name", "width", "height"].some((key) => photos[side][key] !== before?.[key])) points = [];
+  if (photos[side].digest !== before?.digest) points = [];
   select(null);
   stages[side].show(photos[side]);
   await join();
+}
+
+// One file, or two: the second is the other photo.
+function drop(side, files) {
+  if (files[0]) choose(side, files[0]);
+  if (files[1]) choose(other(side), files[1]);
 }
 
 const recipe = () => setup.recipes.find((one) => one.name === $("recipe").value);
@@ -263,6 +269,7 @@ async function download(format) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     fail(null);
   } catch (error) {
+    if (error.status === 409) join(); // let go meanwhile: joined again
     fail(error);
   }
 }
@@ -272,15 +279,26 @@ async function download(format) {
 function keep() {
   const fields = ({ number, name, asked, place, corrected }) => ({ number, name, asked, place, corrected });
   const state = { photos, recipe: $("recipe").value, matcher: $("matcher").value, category: $("category").value, points: points.map(fields) };
-  sessionStorage.setItem("sdcorr", JSON.stringify(state));
+  try {
+    sessionStorage.setItem("sdcorr", JSON.stringify(state));
+  } catch { /* the browser keeps nothing: a page that is loaded again begins anew */ }
+}
+
+function kept() {
+  try {
+    return JSON.parse(sessionStorage.getItem("sdcorr") ?? "null");
+  } catch {
+    return null;
+  }
 }
 
 async function restore() {
-  const state = JSON.parse(sessionStorage.getItem("sdcorr") ?? "null");
-  const kept = SIDES.map((side) => state?.photos[side]).filter((photo) => photo);
-  if (!kept.length || !setup.recipes.some((one) => one.name === state.recipe && one.ready)) return;
-  for (const photo of kept) {
-    if (!(await fetch(`photos/${photo.id}`)).ok) return; // of another demo
+  const state = kept();
+  const there = SIDES.map((side) => state?.photos[side]).filter((photo) => photo);
+  if (!there.length || !setup.recipes.some((one) => one.name === state.recipe && one.ready)) return;
+  for (const photo of there) {
+    const answer = await fetch(`photos/${photo.id}`, { method: "HEAD" }).catch(() => null);
+    if (!answer?.ok) return; // of another demo
   }
   Object.assign(photos, state.photos);
   points = state.points.map((point) => ({ ...point, matched: true }));
@@ -288,9 +306,12 @@ async function restore() {
 }
 
 async function begin() {
-  for (const kind of ["dragover", "drop"]) { // beside a photo's place: the browser would leave the page
-    document.addEventListener(kind, (event) => event.preventDefault());
-  }
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (event.defaultPrevented) return; // onto a photo's place
+    event.preventDefault(); // the browser would leave the page
+    if (stages.first) drop("first", event.dataTransfer.files);
+  });
   try {
     setup = await getSetup();
   } catch (error) {
@@ -318,7 +339,7 @@ async function begin() {
   const find = (number) => points.find((point) => point.number === number);
   for (const side of SIDES) {
     stages[side] = new Stage($(side), `${side} photo`, {
-      choose: (file) => choose(side, file),
+      choose: (files) => drop(side, files),
       click: (place) => add(side, place),
       move: (number, place) => move(side, find(number), place),
       select: (number) => select(find(number)),

@@ -16,7 +16,7 @@ function make(tag, fields = {}, ...children) {
 }
 
 export class Stage {
-  // on: { choose(file), click(place), move(number, place), select(number), remove(number), take(place) }
+  // on: { choose(files), click(place), move(number, place), select(number), remove(number), take(place) }
   constructor(section, title, on) {
     this.on = on;
     this.photo = null;
@@ -42,7 +42,7 @@ export class Stage {
 
   listen(section) {
     this.file.addEventListener("change", () => {
-      if (this.file.files.length) this.on.choose(this.file.files[0]);
+      if (this.file.files.length) this.on.choose([...this.file.files]);
       this.file.value = ""; // the same file may be chosen again
     });
     section.addEventListener("dragover", (event) => {
@@ -53,7 +53,7 @@ export class Stage {
     section.addEventListener("drop", (event) => {
       event.preventDefault();
       section.classList.remove("over");
-      if (event.dataTransfer.files.length) this.on.choose(event.dataTransfer.files[0]);
+      if (event.dataTransfer.files.length) this.on.choose([...event.dataTransfer.files]);
     });
     this.view.addEventListener("click", (event) => {
       if (this.dragged || event.target.closest("button")) return;
