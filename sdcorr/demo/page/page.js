@@ -115,7 +115,6 @@ async function join() {
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
       if (mine !== turn) return;
     }
-    fail(null);
     ready = true;
     say("Click in one of the photos.");
     await findAll();
@@ -270,7 +269,7 @@ async function download(format) {
     fail(null);
   } catch (error) {
     if (error.status === 409) join(); // let go meanwhile: joined again
-    fail(error);
+    else fail(error);
   }
 }
 
@@ -348,7 +347,9 @@ async function begin() {
     });
   }
   for (const side of SIDES) stages[side].show(photos[side]);
-  for (const id of ["recipe", "matcher", "category"]) $(id).addEventListener("change", join);
+  for (const id of ["recipe", "matcher", "category"]) {
+    $(id).addEventListener("change", () => { fail(null); join(); });
+  }
   for (const id of ["heat", "next"]) $(id).addEventListener("change", draw);
   for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", () => download(button.dataset.format));
   $("clear").addEventListener("click", () => {
