@@ -34,7 +34,7 @@ WIDTH, QUALITY = 900, 82  # px, of JPEG
 
 def changed_copy() -> Figure:
     """The cat, and a copy of it: turned, cropped, without colour."""
-    return sdcorr.load("sift-hough").match(CAT, _copy()).plot()
+    return sdcorr.load("sift-hough").match(CAT, copy_of_cat()).plot()
 
 
 def named_points() -> Figure:
@@ -74,7 +74,7 @@ def parts_of_photos() -> Figure:
 
 
 def _cat_and_copy() -> tuple[list[sdcorr.FeatureMap], list[sdcorr.Image]]:
-    photos = [sdcorr.load_image(photo) for photo in (CAT, _copy())]
+    photos = [sdcorr.load_image(photo) for photo in (CAT, copy_of_cat())]
     return sdcorr.load("sift-hough").descriptors(photos), photos
 
 
@@ -86,7 +86,7 @@ def too_much() -> Figure:
 def dense_flow() -> Figure:
     """Every pixel of the changed copy, found on the cat."""
     model = sdcorr.load("sift-hough")
-    source, target = model.encode(CAT), model.encode(_copy())
+    source, target = model.encode(CAT), model.encode(copy_of_cat())
     back = model.fuse(target, source).flow()
     colours = photo_colours(source.size), flow_colours(back, source.size)
     return plot_flow(source.image, target.image, colours, *warp(source.image.pixels, back))
@@ -95,7 +95,7 @@ def dense_flow() -> Figure:
 def swapped() -> Figure:
     """The cat's head, in the place of that of the changed copy."""
     model = sdcorr.load("sift-hough")
-    source, target = model.encode(CAT), model.encode(_copy())
+    source, target = model.encode(CAT), model.encode(copy_of_cat())
     head = _ellipse(source.size, (40, 20, 370, 290))
     there = _ellipse(target.size, (30, 10, 290, 225))
     back = model.fuse(target, source, source_mask=there, target_mask=head).flow()
@@ -103,7 +103,8 @@ def swapped() -> Figure:
     return plot_swap(source.image, head, target.image, there, result.pixels)
 
 
-def _copy() -> PIL.Image.Image:
+def copy_of_cat() -> PIL.Image.Image:
+    """The cat turned, cropped, without colour."""
     turned = PIL.Image.open(CAT).rotate(-15, PIL.Image.Resampling.BICUBIC)
     return turned.crop((70, 40, 400, 270)).convert("L")
 

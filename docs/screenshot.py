@@ -6,44 +6,36 @@ import io
 import shutil
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import PIL.Image
-import uvicorn
+from gallery import CAT, copy_of_cat
 from playwright.sync_api import Page, sync_playwright
 
 import sdcorr
 from sdcorr.demo._photos import make_photo
 from sdcorr.demo._studio import Studio
-from sdcorr.demo.app import listen, make_app
+from sdcorr.demo.app import make_app
 from sdcorr.recipes import RECIPES
 
 HERE = Path(__file__).parent
-CAT = HERE.parent / "assets" / "cat.jpg"
+sys.path.insert(0, str(HERE.parent))  # the server in a thread is the tests'
+from tests.demo.server import running  # noqa: E402
+
 CLICKS = {"nose": (266, 240), "right eye": (172, 113)}  # name: xy pixels of the cat
 WIDTH, HEIGHT, QUALITY = 1100, 715, 75
 
 
 def main(out: Path) -> None:
     """Two clicks on the cat, with its changed copy beside it."""
-    turned = PIL.Image.open(CAT).rotate(-15, PIL.Image.Resampling.BICUBIC)
-    photos = [CAT, turned.crop((70, 40, 400, 270)).convert("L")]
+    photos = [CAT, copy_of_cat()]
     studio = Studio({"sift-hough": RECIPES["sift-hough"]}, sdcorr.load, 10**9)
     shown = [
         studio.add(make_photo(sdcorr.load_image(photo), name))
         for photo, name in zip(photos, ("cat.jpg", "copy.png"), strict=True)
     ]
-    place = listen(0)
-    app = make_app(studio, "sift-hough", shown)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
-    thread.start()
-    try:
-        picture = clicked(f"http://127.0.0.1:{place.getsockname()[1]}")
-    finally:
-        server.should_exit = True
-        thread.join()
+    with running(make_app(studio, "sift-hough", shown)) as address:
+        picture = clicked(address)
     PIL.Image.open(io.BytesIO(picture)).convert("RGB").save(out, "JPEG", quality=QUALITY)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
 

@@ -18,22 +18,22 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
-import uvicorn
 
 import sdcorr
 from sdcorr.demo._photos import make_photo
 from sdcorr.demo._studio import Studio
-from sdcorr.demo.app import listen, make_app
+from sdcorr.demo.app import make_app
 from sdcorr.recipes import find_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the server in a thread is the tests'
 from eval import footprint
+from tests.demo.server import running
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PHOTOS = (ASSETS / "astronaut.png", ASSETS / "hopper.jpg")
@@ -79,26 +79,17 @@ def of_recipe(
         MEMORY,
     )
     photos = [studio.add(make_photo(sdcorr.load_image(path), path.name)) for path in PHOTOS]
-    place = listen(0)
-    server = uvicorn.Server(uvicorn.Config(make_app(studio, name, photos), log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
-    thread.start()
-    try:
-        return [
-            of_matcher(place.getsockname()[1], pairing, options.clicks)
-            for pairing in (
-                {"first": photos[0].id, "second": photos[1].id, "recipe": name, "matcher": matcher}
-                for matcher in ("", *options.matchers)
-            )
-        ]
-    finally:
-        server.should_exit = True
-        thread.join()
+    with running(make_app(studio, name, photos)) as address:
+        pairings = (
+            {"first": photos[0].id, "second": photos[1].id, "recipe": name, "matcher": matcher}
+            for matcher in ("", *options.matchers)
+        )
+        return [of_matcher(address, pairing, options.clicks) for pairing in pairings]
 
 
-def of_matcher(port: int, pairing: dict[str, str], clicks: int) -> dict[str, Any]:
+def of_matcher(address: str, pairing: dict[str, str], clicks: int) -> dict[str, Any]:
     """Seconds until a pair is ready, and milliseconds of its clicks, in turns in either photo."""
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    line = http.client.HTTPConnection(urlsplit(address).netloc, timeout=600)
     begin = time.perf_counter()
     while not ask(line, "/join", pairing)["ready"]:
         time.sleep(0.02)

@@ -55,7 +55,7 @@ def picture_path(out: Path | None, photos: Sequence[Path], inputs: Sequence[Path
 
     if out is None:
         command = click.get_current_context().info_name
-        names = [short(photo.stem) for photo in photos[:2]]
+        names = [_short(photo.stem) for photo in photos[:2]]
         more = [f"and-{len(photos) - 2}-more"] if len(photos) > 2 else []
         out = Path("-".join([str(command), *names, *more]) + ".png")
     check_output(out, (*photos, *inputs), PICTURES)
@@ -112,7 +112,7 @@ def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
         PIL.Image.fromarray(pixels).save(temporary, "PNG")
 
 
-def short(name: str) -> str:
+def _short(name: str) -> str:
     """At most 100 bytes, so that two of them make a file name."""
     return name.encode(errors="ignore")[:100].decode(errors="ignore")
 
