@@ -385,6 +385,20 @@ def test_two_photos_are_dropped_at_once(
     tab.ready()
 
 
+def test_of_two_dropped_photos_what_is_wrong_with_one_stays_said(
+    visit: Visit, studio: Studio, files: tuple[Path, Path]
+) -> None:
+    tab = visit(studio, files).ready()
+    tab.expected = ["422"]
+    good = base64.b64encode(files[1].read_bytes()).decode()
+    broken = base64.b64encode(b"This is no photo.").decode()
+    tab.page.evaluate(DROP_TWO, ["#first", [["broken.jpg", broken], ["good.jpg", good]]])
+    tab.has("second", "good.jpg")
+    tab.ready()
+    tab.fails(re.compile("^broken.jpg is no photo that can be read"))
+    tab.has("first", files[0].name)
+
+
 def test_a_page_that_may_keep_nothing_works(
     visit: Visit, studio: Studio, files: tuple[Path, Path]
 ) -> None:
