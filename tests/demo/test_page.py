@@ -378,6 +378,7 @@ def test_two_photos_are_dropped_at_once(
 ) -> None:
     """The first onto the place it falls on, or the first place; the second onto the other."""
     tab = visit.tab(empty, files if where != "#second" else files[::-1]).open()
+    tab.says("Choose two photos.")  # the page is set up, and takes photos
     sent = [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in files]
     tab.page.evaluate(DROP_TWO, [where, sent])
     for side, file in zip(SIDES if where != "#second" else SIDES[::-1], files, strict=True):
