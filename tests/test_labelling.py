@@ -910,6 +910,7 @@ def _child(
     said: Path,
     environment: dict[str, str] | None = None,
     largest: int | None = None,
+    pause: float = 0.03,
 ) -> None:
     """The command line, in a process of its own that has imported nearly all."""
     os.chdir(home)
@@ -926,7 +927,7 @@ def _child(
     to_line = sdcorr.labelling.to_line
 
     def slowly(*arguments: Any) -> dict[str, Any]:
-        time.sleep(0.03)  # a test that kills a process must find it at work
+        time.sleep(pause)  # a test that kills a process must find it at work
         return to_line(*arguments)
 
     sdcorr.labelling.to_line = slowly
@@ -1051,7 +1052,7 @@ def test_processes_that_were_told_different_things_refuse(home: Path) -> None:
 
 
 def test_ctrl_c_is_130_and_the_same_command_resumes(home: Path, whole: bytes) -> None:
-    started = start(home, command("labels.json"))
+    started = start(home, command("labels.json"), pause=0.3)
     wait_for_lines(home, 2, started)
     os.kill(started.process.pid, signal.SIGINT)
     assert started.status == 130
