@@ -56,6 +56,10 @@ class BadScore(SdcorrError):
     """A threshold or a comparison that these records cannot be scored by."""
 
 
+class BadDownload(SdcorrError):
+    """A file that cannot be fetched, or is not what its address promised."""
+
+
 class BadLaunch(SdcorrError):
     """Another number of processes, or of devices for them, than was asked for."""
 
