@@ -29,6 +29,8 @@ from sdcorr import plugins, records
 from sdcorr.errors import BadDataset, BadRecipe, SdcorrError
 from sdcorr.evaluation import Prediction, by_affinity, wrong_photos
 from sdcorr.files import check_output, write_json
+from sdcorr.hits import Rule
+from sdcorr.lines import read_lines, to_lines
 from sdcorr.matchers.mutual import Mutual
 from sdcorr.metrics import Bools
 from sdcorr.pairs import Dataset, Pair, Selection, select
@@ -36,7 +38,7 @@ from sdcorr.pipeline import Pipeline, find_weights
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import find_recipe, runtime_for
 from sdcorr.runtime import Runtime
-from sdcorr.scores import REPLICATES, Rule, compare, score
+from sdcorr.scores import REPLICATES, compare, score
 from sdcorr.types import Encoding, Matcher
 
 ALPHA = 0.1  # of columns that show one alpha; every data set reports it
@@ -192,6 +194,8 @@ def pairs_of(dataset: Dataset, options: argparse.Namespace) -> tuple[Selection, 
         raise BadDataset("--seed draws pairs for --per-category; give both or none")
     selection = Selection(limit=options.per_category, seed=options.seed or 0)
     pairs = by_affinity(select(dataset.pairs(), selection))
+    if not all(isinstance(pair, Pair) for pair in pairs):
+        raise BadDataset("expected pairs with keypoints; this data set's annotation is dense flow")
     if wrong := wrong_photos(pairs):
         raise BadDataset(f"{wrong[0]}{f' (and {len(wrong) - 1} more)' if wrong[1:] else ''}")
     return selection, pairs
@@ -213,7 +217,7 @@ def measure(
     with tempfile.TemporaryDirectory() as name:  # through files, as the records of a run
         manifest = Path(name) / "pairs.jsonl"
         annotations = (records.pair_to_dict(pair, dataset.root) for pair in pairs)
-        manifest.write_bytes(records.to_lines(annotations))
+        manifest.write_bytes(to_lines(annotations))
         files = {Path(name) / f"{index}.jsonl": one for index, one in enumerate(variants)}
         for pair in tqdm(pairs, disable=None, leave=False):
             subject = pair.subject if pipeline.recipe.uses_category else None
@@ -226,10 +230,10 @@ def measure(
                 variant.matching += (time.perf_counter() - start) / len(pairs)
                 found = records.prediction_to_dicts(Prediction(pair, matches))
                 with file.open("ab") as lines:
-                    lines.write(records.to_lines(found))
+                    lines.write(to_lines(found))
         for file, variant in files.items():
             variant.encoding = float(np.mean(spent))
-            joint = (one for one in records.read_lines(file) if one["error"] is not None)
+            joint = (one for one in read_lines(file) if one["error"] is not None)
             kept = np.array([one["matched"] for one in joint])
             yield variant, records.read_records(manifest, file), kept
 

@@ -70,7 +70,7 @@ def main() -> None:
 def read(run: Path) -> tuple[dict[str, Any], Evidence]:
     """What a finished run says of itself, and its evidence."""
     folder = RunFolder(run)
-    about, _ = folder.read()
+    about, _ = folder.read_keypoints()
     return about, read_evidence(folder.manifest, folder.records)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import platform
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -20,16 +19,21 @@ from sdcorr.cache import DiskStore
 from sdcorr.encodings import Tally
 from sdcorr.errors import BadDataset, BadImage, BadOutput
 from sdcorr.evaluation import MEMORY, Symmetric, by_affinity, predict, share, wrong_photos
-from sdcorr.pairs import Dataset, Pair, Selection, select
+from sdcorr.flow_pairs import FlowPair
+from sdcorr.flow_records import BINS, PER_SIDE, flow_pair_to_dict, predict_flow
+from sdcorr.lines import to_lines
+from sdcorr.pairs import Dataset, Pair, PhotoPair, Selection, select
 from sdcorr.pipeline import Pipeline, find_weights
-from sdcorr.processes import World
+from sdcorr.processes import World, peak_memory
 from sdcorr.recipe import Recipe
-from sdcorr.records import pair_to_dict, prediction_to_dicts, to_lines
-from sdcorr.runs import SCHEMA, RunFolder
+from sdcorr.records import pair_to_dict, prediction_to_dicts
+from sdcorr.runs import SCHEMA, RunFolder, file_digest
 from sdcorr.runtime import Runtime
 from sdcorr.shards import Shard, written
 from sdcorr.symmetry import check_symmetric
+from sdcorr.synthetic import read_mark
 
+Lines = list[dict[str, Any]]  # of a pair
 ALL = Selection()
 _ADVICE = "mend the data set, or add --skip-bad to leave such pairs out, as every table will say"
 
@@ -82,12 +86,12 @@ def run_benchmark(
         SdcorrError: see ``predict`` and ``Pipeline``; what was predicted stays.
     """
     folder = RunFolder(benchmark.out)
-    found: list[Pair] = []
+    found: list[PhotoPair] = []
     with ExitStack() as stack:
 
         def begin() -> dict[str, Any]:
             found.extend(_pairs(benchmark))
-            check_symmetric(benchmark.symmetric or {}, found)
+            _check_symmetric(benchmark, found)
             _check_photos(benchmark, found)
             about = _describe(benchmark, found)  # all that can be wrong, before a folder is made
             stack.enter_context(folder.led())
@@ -114,19 +118,28 @@ def run_benchmark(
         return world.rank == 0
 
 
-def _pairs(benchmark: Benchmark) -> list[Pair]:
+def _pairs(benchmark: Benchmark) -> list[PhotoPair]:
     return by_affinity(select(benchmark.dataset.pairs(), benchmark.selection))
 
 
-def _check_photos(benchmark: Benchmark, pairs: Sequence[Pair]) -> None:
+def _check_symmetric(benchmark: Benchmark, pairs: Sequence[PhotoPair]) -> None:
+    if benchmark.symmetric is not None:
+        keypoints = [pair for pair in pairs if isinstance(pair, Pair)]
+        if not keypoints:
+            raise BadDataset("pairs of dense flow have no keypoints to exchange; leave lists out")
+        check_symmetric(benchmark.symmetric, keypoints)
+
+
+def _check_photos(benchmark: Benchmark, pairs: Sequence[PhotoPair]) -> None:
     """Refuse photos that are not as annotated, as far as headers tell; one process does it."""
     if not benchmark.skip_bad and (wrong := wrong_photos(pairs)):
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise BadDataset(f"{wrong[0]}{more}; {_ADVICE}")
 
 
-def _lines(benchmark: Benchmark, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-    return (pair_to_dict(pair, benchmark.dataset.root) for pair in pairs)
+def _lines(benchmark: Benchmark, pairs: Sequence[PhotoPair]) -> Iterator[dict[str, Any]]:
+    to_dict = _kind_of(pairs).to_dict
+    return (to_dict(pair, benchmark.dataset.root) for pair in pairs)
 
 
 def _plan(folder: RunFolder) -> dict[str, Any]:
@@ -141,7 +154,7 @@ def _fill(
     shard: Shard,
     benchmark: Benchmark,
     world: World,
-    pending: Sequence[Pair],
+    pending: Sequence[PhotoPair],
     tally: Tally,
     watch: Callable[[Tally], None],
 ) -> None:
@@ -150,11 +163,8 @@ def _fill(
     try:
         if mine := share(pending, world.rank, world.size):
             pipeline = Pipeline(benchmark.recipe, benchmark.runtime, benchmark.store)
-            for prediction in predict(
-                pipeline, mine, told=benchmark.told, memory=benchmark.memory,
-                skip_bad=benchmark.skip_bad, tally=tally, symmetric=benchmark.symmetric,
-            ):  # fmt: skip
-                shard.write(to_lines(prediction_to_dicts(prediction)))
+            for lines in _kind_of(mine).predict(benchmark, pipeline, mine, tally):
+                shard.write(to_lines(lines))
                 watch(tally)
     except BaseException as error:
         with suppress(BadOutput):  # the disk may be full, which the error says already
@@ -175,11 +185,61 @@ def _took(benchmark: Benchmark, tally: Tally, start: float) -> dict[str, Any]:
         "maps_from_cache": benchmark.store.hits if benchmark.store else 0,
         "encoding_seconds": round(tally.encoding, 3),
         "matching_seconds": round(tally.matching, 3),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
 
 
-def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
+def _predict_keypoints(
+    benchmark: Benchmark, pipeline: Pipeline, pairs: Sequence[Any], tally: Tally
+) -> Iterator[Lines]:
+    for prediction in predict(
+        pipeline, pairs, told=benchmark.told, memory=benchmark.memory,
+        skip_bad=benchmark.skip_bad, tally=tally, symmetric=benchmark.symmetric,
+    ):  # fmt: skip
+        yield prediction_to_dicts(prediction)
+
+
+def _predict_flow(
+    benchmark: Benchmark, pipeline: Pipeline, pairs: Sequence[Any], tally: Tally
+) -> Iterator[Lines]:
+    for line in predict_flow(
+        pipeline, pairs, told=benchmark.told, memory=benchmark.memory,
+        skip_bad=benchmark.skip_bad, tally=tally,
+    ):  # fmt: skip
+        yield [line]
+
+
+def _count_keypoints(pairs: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "keypoints": sum(len(pair.keypoint_ids) for pair in pairs),
+        "source_only": sum(len(pair.source_only_ids) for pair in pairs),
+    }
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is done with pairs by what is annotated of them.
+
+    Args:
+        to_dict: a pair's line of ``pairs.jsonl``; takes the data set's root, too.
+        predict: the lines of ``records.jsonl`` of each pair.
+        describe: what ``run.json`` says of all.
+    """
+
+    to_dict: Callable[[Any, Path], dict[str, Any]]
+    predict: Callable[[Benchmark, Pipeline, Sequence[Any], Tally], Iterator[Lines]]
+    describe: Callable[[Sequence[Any]], dict[str, Any]]
+
+
+KEYPOINTS = _Kind(pair_to_dict, _predict_keypoints, _count_keypoints)
+FLOW = _Kind(flow_pair_to_dict, _predict_flow, lambda _: {"bins": BINS, "bins_a_side": PER_SIDE})
+
+
+def _kind_of(pairs: Sequence[PhotoPair]) -> _Kind:
+    return FLOW if isinstance(pairs[0], FlowPair) else KEYPOINTS
+
+
+def _describe(benchmark: Benchmark, pairs: Sequence[PhotoPair]) -> dict[str, Any]:
     """``run.json`` of a run that begins."""
     recipe, runtime = benchmark.recipe, benchmark.runtime.describe()
     photos = {photo for pair in pairs for photo in (pair.source, pair.target)}
@@ -188,14 +248,19 @@ def _describe(benchmark: Benchmark, pairs: Sequence[Pair]) -> dict[str, Any]:
         "schema": SCHEMA,
         "dataset": {
             "name": plugins.name_of(benchmark.dataset).replace("_", "-"),
-            **{name: value for name, value in fields.items() if name != "root"},
+            # of a file that the user gives, what is in it, wherever it lies
+            **{
+                name: file_digest(value) if isinstance(value, Path) else value
+                for name, value in fields.items()
+                if name != "root"
+            },
             "threshold": benchmark.dataset.threshold,
             "alphas": benchmark.dataset.alphas,
             **dataclasses.asdict(benchmark.selection),
             "pairs": len(pairs),
             "images": len(photos),
-            "keypoints": sum(len(pair.keypoint_ids) for pair in pairs),
-            "source_only": sum(len(pair.source_only_ids) for pair in pairs),
+            **_kind_of(pairs).describe(pairs),
+            **({"drawn": drawn} if (drawn := read_mark(benchmark.dataset.root)) else {}),
         },
         "recipe": recipe.describe(),
         "weights": find_weights(recipe),
@@ -228,13 +293,3 @@ def _describe_process(benchmark: Benchmark, world: World) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _peak_memory() -> int | None:
-    """Bytes this process has held at most; None where the system does not tell."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -11,9 +11,10 @@ import numpy as np
 
 from sdcorr.confidence import Calibration, evidence_of, fit
 from sdcorr.errors import BadRun, BadScore
+from sdcorr.lines import read_lines
 from sdcorr.metrics import Bools, Floats, Ints, calibration_error, risk_coverage, roc_auc
 from sdcorr.pairs import Threshold
-from sdcorr.records import SIDES, read_lines
+from sdcorr.records import SIDES
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from sdcorr.ahead import ahead
 from sdcorr.errors import BadImage
 from sdcorr.geometry import Size
-from sdcorr.pairs import Pair
+from sdcorr.pairs import PhotoPair
 from sdcorr.pipeline import Pipeline
 from sdcorr.preprocess import load_image
 from sdcorr.types import Encoding, FeatureMap, Image
@@ -72,7 +72,7 @@ class Encodings:
     """
 
     pipeline: Pipeline
-    pairs: Sequence[Pair]
+    pairs: Sequence[PhotoPair]
     told: bool
     memory: int
     tally: Tally
@@ -108,7 +108,7 @@ class Encodings:
         finally:
             self._let_go()
 
-    def _keys(self, pair: Pair) -> tuple[Key, Key]:
+    def _keys(self, pair: PhotoPair) -> tuple[Key, Key]:
         subject = pair.subject if self.told else None
         return (pair.source, subject), (pair.target, subject)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from sdcorr.ahead import background
 from sdcorr.encodings import Encodings, Tally, check_size
 from sdcorr.errors import BadImage
 from sdcorr.fused import Fused
-from sdcorr.pairs import Pair
+from sdcorr.pairs import AnyPair, Pair, PhotoPair
 from sdcorr.pipeline import Pipeline
 from sdcorr.preprocess import read_size
 from sdcorr.types import Matches
@@ -24,6 +24,7 @@ from sdcorr.types import Matches
 MEMORY = 2_000_000_000  # bytes of encodings kept, on the device that made them
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 Symmetric = Mapping[str, Sequence[Sequence[str]]]
 
 
@@ -78,6 +79,30 @@ def predict(
         BadImage: such a photo, unless ``skip_bad``.
         NotFinite, OutOfMemory: see ``Pipeline.encode``.
     """
+
+    def find(fused: Fused, pair: Pair) -> Matches:
+        return _match(fused, pair, (symmetric or {}).get(pair.category))
+
+    for pair, found in find_each(
+        find, pipeline, pairs, told=told, memory=memory, skip_bad=skip_bad, tally=tally
+    ):
+        if isinstance(found, str):
+            yield Prediction(pair, None, skipped=found)
+        else:
+            yield Prediction(pair, found)
+
+
+def find_each(
+    find: Callable[[Fused, AnyPair], Found],
+    pipeline: Pipeline,
+    pairs: Sequence[AnyPair],
+    *,
+    told: bool = True,
+    memory: int = MEMORY,
+    skip_bad: bool = False,
+    tally: Tally | None = None,
+) -> Iterator[tuple[AnyPair, Found | str]]:
+    """Each pair with what ``find`` makes of its photos, or why it was skipped; see ``predict``."""
     tally = tally if tally is not None else Tally()
     told = told and pipeline.recipe.uses_category
     with background() as reader:
@@ -90,16 +115,14 @@ def predict(
                 if not skip_bad:
                     raise
                 tally.done += 1
-                yield Prediction(pair, None, skipped=str(error))
+                yield pair, str(error)
                 continue
             start = time.perf_counter()
-            matches = _match(
-                pipeline.fuse(source, target), pair, (symmetric or {}).get(pair.category)
-            )
+            found = find(pipeline.fuse(source, target), pair)
             del source, target  # not held while the next pair's are made
             tally.matching += time.perf_counter() - start
             tally.done += 1
-            yield Prediction(pair, matches)
+            yield pair, found
 
 
 def _match(fused: Fused, pair: Pair, symmetric: Sequence[Sequence[str]] | None) -> Matches:
@@ -145,7 +168,7 @@ def _either(first: Tensor, one: Matches, other: Matches) -> Matches:
     return replace(one, **values).select(order)
 
 
-def by_affinity(pairs: Sequence[Pair]) -> list[Pair]:
+def by_affinity(pairs: Sequence[AnyPair]) -> list[AnyPair]:
     """The pairs in an order in which neighbours share photos, category by category.
 
     Along a Morton curve over (photo, photo), pairs of the same few photos stand together at every
@@ -158,7 +181,7 @@ def by_affinity(pairs: Sequence[Pair]) -> list[Pair]:
         for photo in (pair.source, pair.target):
             index.setdefault(photo, len(index))
 
-    def place(pair: Pair) -> tuple[int, int, str]:
+    def place(pair: PhotoPair) -> tuple[int, int, str]:
         first, second = sorted((index[pair.source], index[pair.target]))
         return categories[pair.category], _interleave(second, first), pair.id
 
@@ -170,7 +193,7 @@ def share(items: Sequence[Item], rank: int, processes: int) -> Sequence[Item]:
     return items[len(items) * rank // processes : len(items) * (rank + 1) // processes]
 
 
-def wrong_photos(pairs: Iterable[Pair]) -> list[str]:
+def wrong_photos(pairs: Iterable[PhotoPair]) -> list[str]:
     """What is wrong with the photos, in words, as far as their headers tell."""
     wrong = []
     ends = ((pair.source, pair.source_size, pair.target, pair.target_size) for pair in pairs)

@@ -11,13 +11,17 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from sdcorr.errors import BadAnnotations
 from sdcorr.files import replacing
+from sdcorr.geometry import Size
 
 MAGIC = 202021.25  # its four bytes spell PIEH
 UNKNOWN, BOUND = 1e10, 1e9
@@ -49,6 +53,16 @@ def write_flo(path: Path, flow: npt.NDArray[np.float32], valid: npt.NDArray[np.b
         file.write(values.data)
 
 
+def read_flo_size(path: Path) -> Size:
+    """The size that a file's header tells, found to fit the file's length.
+
+    Raises:
+        BadAnnotations: see ``read_flo``.
+    """
+    with _opened(path) as (_, size):
+        return size
+
+
 def read_flo(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The flow of a file.
 
@@ -58,15 +72,8 @@ def read_flo(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]
     Raises:
         BadAnnotations: there is no such file, or it is no flow, cut short, or too long.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise BadAnnotations(f"{path} is a folder, a pipe or a device; expected a .flo file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            height, width = _shape(path, file.read(HEAD.size), size)
-            data = file.read(height * width * PIXEL)
-    except OSError as error:
-        raise BadAnnotations(f"cannot read {path}: {error.strerror or error}") from error
+    with _opened(path) as (file, (height, width)):
+        data = file.read(height * width * PIXEL)
     _check_length(path, HEAD.size + len(data), height, width)
     flow = np.frombuffer(data, "<f4").reshape(height, width, 2).astype(np.float32)
     valid: npt.NDArray[np.bool_] = np.abs(flow).max(axis=2) < BOUND  # NaN is not
@@ -74,7 +81,20 @@ def read_flo(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]
     return flow, valid
 
 
-def _shape(path: Path, head: bytes, size: int) -> tuple[int, int]:
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Size]]:
+    """A file of flow behind its header, and the size that this tells."""
+    try:
+        if path.exists() and not path.is_file():
+            raise BadAnnotations(f"{path} is a folder, a pipe or a device; expected a .flo file")
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            yield file, _shape(path, file.read(HEAD.size), length)
+    except OSError as error:
+        raise BadAnnotations(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _shape(path: Path, head: bytes, size: int) -> Size:
     """What a file's header says, found to fit its ``size`` in bytes: ``(H, W)``."""
     if len(head) < HEAD.size:
         raise BadAnnotations(
@@ -92,7 +112,7 @@ def _shape(path: Path, head: bytes, size: int) -> tuple[int, int]:
             "damaged, or was written on a machine of another byte order"
         )
     _check_length(path, size, height, width)
-    return height, width
+    return Size(height, width)
 
 
 def _check_length(path: Path, size: int, height: int, width: int) -> None:

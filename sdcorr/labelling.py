@@ -17,12 +17,12 @@ from sdcorr.confidence import check_confidence
 from sdcorr.errors import BadImage
 from sdcorr.evaluation import share
 from sdcorr.labels import LabelFile, file_bytes, to_line
+from sdcorr.lines import read_lines, to_lines
 from sdcorr.parts import Parts
 from sdcorr.photos import Photos
 from sdcorr.pipeline import Pipeline, find_weights
 from sdcorr.processes import World
 from sdcorr.recipe import Recipe
-from sdcorr.records import read_lines, to_lines
 from sdcorr.review import write_review
 from sdcorr.runs import read_object
 from sdcorr.runtime import Runtime

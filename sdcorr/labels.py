@@ -17,7 +17,7 @@ from sdcorr.coco import VISIBLE
 from sdcorr.errors import BadImage, BadRun
 from sdcorr.export import coco_annotation, csv_line
 from sdcorr.files import parse_json, replacing
-from sdcorr.records import read_lines
+from sdcorr.lines import read_lines
 from sdcorr.transfer import Labels
 
 Line = dict[str, Any]  # of one photo, see ``to_line``

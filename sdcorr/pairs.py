@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,48 @@ Threshold = Literal["box", "keypoints", "image"]
 def no_points() -> Points:
     """An array ``(0, 2)``."""
     return np.empty((0, 2))
+
+
+class PhotoPair(Protocol):
+    """Two photos of one category, whatever is annotated of them; see ``Pair``."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its data set."""
+        ...
+
+    @property
+    def category(self) -> str:
+        """As tables name it."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """What the photos show, in words for a text prompt."""
+        ...
+
+    @property
+    def source(self) -> Path:
+        """File of the source photo."""
+        ...
+
+    @property
+    def target(self) -> Path:
+        """File of the target photo."""
+        ...
+
+    @property
+    def source_size(self) -> Size | None:
+        """Annotated size, None where the data set gives none."""
+        ...
+
+    @property
+    def target_size(self) -> Size | None:
+        """Likewise."""
+        ...
+
+
+AnyPair = TypeVar("AnyPair", bound=PhotoPair)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +132,8 @@ class Pair:
 class Dataset(Protocol):
     """Annotated pairs on disk: a frozen dataclass, one per file of ``datasets/``.
 
-    A data set with parts has fields for them, such as ``split``.
+    Its pairs are all of keypoints (``Pair``), or all of dense flow (``FlowPair``). A data set with
+    parts has fields for them, such as ``split``.
     """
 
     @property
@@ -108,7 +151,7 @@ class Dataset(Protocol):
         """The tolerances that papers report for it."""
         ...
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> Sequence[PhotoPair]:
         """All pairs in the official order.
 
         Raises:
@@ -140,7 +183,7 @@ class Selection:
             raise BadDataset(f"expected at least 1 pair a category, got a limit of {self.limit}")
 
 
-def select(pairs: Sequence[Pair], selection: Selection) -> list[Pair]:
+def select(pairs: Sequence[AnyPair], selection: Selection) -> list[AnyPair]:
     """The selected pairs, in their order.
 
     Raises:

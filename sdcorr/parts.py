@@ -19,8 +19,8 @@ from typing import Any
 from sdcorr.errors import BadOutput, BadRun
 from sdcorr.files import replacing, write_json
 from sdcorr.labels import Line, file_bytes, read_labels
+from sdcorr.lines import to_lines
 from sdcorr.photos import Photos
-from sdcorr.records import to_lines
 from sdcorr.runs import TEMPORARY, differences, read_object
 from sdcorr.shards import join_shards, locked, refuse_open_shards, shards_in, whole_lines
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -212,3 +213,13 @@ def _connection() -> Iterator[None]:
 
 
 _ADVICE = "start them with torchrun --nproc_per_node N -m sdcorr ..."
+
+
+def peak_memory() -> int | None:
+    """Bytes this process has held at most; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

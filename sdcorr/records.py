@@ -7,19 +7,20 @@ keypoint with what was predicted, in the order of the pairs. A skipped pair has 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdcorr.columns import PairColumns, Texts, pair_columns
 from sdcorr.errors import BadRun
 from sdcorr.evaluation import Prediction
+from sdcorr.lines import read_lines
 from sdcorr.metrics import Floats, Ints, box_side, keypoint_box_side, keypoint_errors
 from sdcorr.pairs import FARTHEST, Pair
 
@@ -27,61 +28,36 @@ SIDES = {"box": "box", "keypoints": "keypoint_box", "image": "image"}  # field b
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
-    """A run's joint keypoints and pairs as columns, skipped pairs left out.
+class Records(PairColumns):
+    """A run's joint keypoints and pairs as columns, skipped pairs left out; see ``PairColumns``.
 
     Args:
-        pairs: P ids.
-        categories: C names, sorted.
-        category: ``(P,)`` index into ``categories``.
-        source: ``(P,)`` index of the source photo; a photo may be source and target.
-        target: ``(P,)`` likewise.
-        difficulty: level of each pair, ``(P,)`` text, for each kind of difficulty.
         sides: ``(P,)`` pixels of the target by kind of threshold, NaN where there is none.
         pair: ``(K,)`` index of each keypoint's pair.
         keypoint: ``(K,)`` text, id of the part.
         error: ``(K,)`` pixels of the target.
-        skipped: reason by id of the pairs that were skipped.
     """
 
-    pairs: tuple[str, ...]
-    categories: tuple[str, ...]
-    category: Ints
-    source: Ints
-    target: Ints
-    difficulty: dict[str, np.ndarray[Any, np.dtype[np.str_]]]
     sides: dict[str, Floats]
     pair: Ints
-    keypoint: np.ndarray[Any, np.dtype[np.str_]]
+    keypoint: Texts
     error: Floats
-    skipped: dict[str, str]
+    unit: ClassVar[str] = "keypoints"
 
     @property
-    def images(self) -> int:
-        """Number of photos that take part."""
-        return len(np.union1d(self.source, self.target))
+    def counted(self) -> int:
+        """Number of joint keypoints."""
+        return len(self.error)
 
-    def only(self, pairs: Set[str]) -> Records:
+    def only(self, pairs: Set[str]) -> Self:
         """The records of some of the pairs, sorted by id, keypoints by pair and id."""
-        order = sorted(
-            (index for index, name in enumerate(self.pairs) if name in pairs),
-            key=self.pairs.__getitem__,
-        )
+        order = self.sorted_places(pairs)
         place = np.full(len(self.pairs), -1)
         place[order] = np.arange(len(order))
         rows = np.flatnonzero(place[self.pair] >= 0)
         rows = rows[np.lexsort((self.keypoint[rows], place[self.pair[rows]]))]
-        names, category = np.unique(
-            np.array(self.categories)[self.category[order]], return_inverse=True
-        )
-        return replace(
-            self,
-            pairs=tuple(self.pairs[index] for index in order),
-            categories=tuple(names.tolist()),
-            category=category,
-            source=self.source[order],
-            target=self.target[order],
-            difficulty={kind: levels[order] for kind, levels in self.difficulty.items()},
+        return self.taken(
+            order,
             sides={kind: sides[order] for kind, sides in self.sides.items()},
             pair=place[self.pair[rows]],
             keypoint=self.keypoint[rows],
@@ -152,35 +128,6 @@ def prediction_to_dicts(prediction: Prediction) -> list[dict[str, Any]]:
 def _finite(values: Tensor) -> list[float | None]:
     """Numbers, None for those that are not finite."""
     return [number if math.isfinite(number) else None for number in values.tolist()]
-
-
-def to_lines(values: Iterable[dict[str, Any]]) -> bytes:
-    """JSON lines; the same values give the same bytes."""
-    return b"".join(
-        json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        for value in values
-    )
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON lines file.
-
-    Raises:
-        BadRun: the file cannot be read, or a line is no JSON object.
-    """
-    number = 0
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                number += 1
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise ValueError("expected an object")
-                yield value
-    except OSError as error:
-        raise BadRun(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadRun(f"{path} is damaged in line {number}: {error}") from error
 
 
 def read_records(manifest: Path, records: Path) -> Records:
@@ -273,21 +220,9 @@ def _columns(
     rows: list[tuple[int, str, float]],
     skipped: dict[str, str],
 ) -> Records:
-    categories = sorted({pair["category"] for pair in pairs})
-    # a photo that stands in two categories is drawn in each on its own
-    photos = sorted({pair[end] for pair in pairs for end in ("source", "target")})
-    numbers = {name: index for index, name in enumerate(photos)}
-    kinds = sorted({kind for pair in pairs for kind in pair["difficulty"]})
     index, keypoint, error = zip(*rows, strict=True)
     return Records(
-        pairs=tuple(pair["pair"] for pair in pairs),
-        categories=tuple(categories),
-        category=np.array([categories.index(pair["category"]) for pair in pairs]),
-        source=np.array([numbers[pair["source"]] for pair in pairs]),
-        target=np.array([numbers[pair["target"]] for pair in pairs]),
-        difficulty={
-            kind: np.array([pair["difficulty"].get(kind, "") for pair in pairs]) for kind in kinds
-        },
+        **pair_columns(pairs, skipped),
         sides={
             kind: np.array([side[name] for side in sides], np.float64)
             for kind, name in SIDES.items()
@@ -295,5 +230,4 @@ def _columns(
         pair=np.array(index),
         keypoint=np.array(keypoint),
         error=np.array(error, np.float64),
-        skipped=skipped,
     )

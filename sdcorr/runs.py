@@ -20,7 +20,10 @@ from typing import Any
 
 from sdcorr.errors import BadOutput, BadRun
 from sdcorr.files import replacing, write_json
-from sdcorr.records import Records, read_lines, read_records, to_lines
+from sdcorr.flow_records import FlowRecords, read_flow_records
+from sdcorr.lines import read_lines, to_lines
+from sdcorr.records import Records, read_records
+from sdcorr.run_about import check_about
 from sdcorr.shards import (
     all_ended,
     join_shards,
@@ -79,20 +82,11 @@ class RunFolder:
                 f"{self.path} was written as {schema!r}, and this version of sdcorr reads "
                 f"{SCHEMA!r}; run the benchmark again, or use the version that wrote it"
             )
-        strange = [
-            key
-            for key in ("dataset", "recipe", "weights", "runtime")
-            if not isinstance(about.get(key), dict)
-        ]
-        processes = about.get("processes")
-        if strange or not isinstance(processes, list):
-            raise BadRun(
-                f"{self.about} is damaged: {(*strange, 'processes')[0]} is not as expected"
-            )
+        check_about(self.about, about)
         return about
 
-    def read(self) -> tuple[dict[str, Any], Records]:
-        """How the predictions were made, and the predictions.
+    def read(self) -> tuple[dict[str, Any], Records | FlowRecords]:
+        """How the predictions were made, and the predictions: of keypoints, or of dense flow.
 
         Raises:
             BadRun: the folder holds no finished run, or a file is damaged.
@@ -102,14 +96,25 @@ class RunFolder:
             raise BadRun(
                 f"{self.path} is not finished; give its sdcorr eval command again to resume it"
             )
-        if _digest(self.manifest) != about["dataset"]["digest"]:
+        if file_digest(self.manifest) != about["dataset"]["digest"]:
             raise BadRun(f"{self.manifest} is not the list that run.json was written for")
+        if "bins" in about["dataset"]:
+            return about, read_flow_records(self.manifest, self.records)
         return about, read_records(self.manifest, self.records)
+
+    def read_keypoints(self) -> tuple[dict[str, Any], Records]:
+        """As ``read``; raises BadRun for a run on dense flow, too."""
+        about, records = self.read()
+        if not isinstance(records, Records):
+            raise BadRun(f"{self.path} is a run on dense flow; expected one on keypoints")
+        return about, records
 
     def lengths(self) -> dict[str, int]:
         """Number of records of each pair, in the order of the list."""
         return {
             line["pair"]: len(line["keypoints"]) + len(line["source_only"])
+            if "keypoints" in line
+            else 1
             for line in read_lines(self.manifest)
         }
 
@@ -208,7 +213,12 @@ def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        BadRun: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,15 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sdcorr.columns import on_common_pairs
 from sdcorr.errors import BadScore
+from sdcorr.flow_records import FlowRecords
+from sdcorr.hits import (
+    AnyRecords,
+    Rule,
+    correct_keypoints,
+    hits_of,
+    same_annotation,
+)
 from sdcorr.metrics import (
     FEWEST,
     Bools,
     Floats,
     Sample,
     bootstrap,
-    correct,
-    hits_of_pairs,
     interval,
     per_image,
     per_point,
@@ -29,34 +36,11 @@ from sdcorr.records import Records
 REPLICATES = 1000
 VARIED = 0.9  # share of pairs whose category must have images enough for an interval of all
 # of difficulty, in the order of tables
-LEVELS = ("easy", "medium", "hard", "none", "source", "target", "both", "")
+LEVELS = (
+    "easy", "medium", "hard", "none", "source", "target", "both", "unflipped", "flipped", "",
+)  # fmt: skip
 
 _Contrast = Callable[[Floats], Floats]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a keypoint is correct.
-
-    Args:
-        alphas: tolerances, shares of the side.
-        threshold: side of the target's ``"box"``, the box around its ``"keypoints"``, or the
-            ``"image"``; always the longer one.
-        strict: error ``<`` alpha times side, in place of ``<=``.
-
-    Raises:
-        BadScore: no alpha, or one outside 0..1.
-    """
-
-    alphas: tuple[float, ...]
-    threshold: str
-    strict: bool = False
-
-    def __post_init__(self) -> None:
-        wrong = [alpha for alpha in self.alphas if not 0 < alpha <= 1]
-        if wrong or not self.alphas:
-            got = f"got {wrong[0]:g}" if wrong else "got none"
-            raise BadScore(f"alpha must be a share of the side, above 0 and at most 1; {got}")
 
 
 @dataclass(frozen=True)
@@ -114,22 +98,23 @@ class Scores:
         return asdict(self)
 
 
-def score(records: Records, rule: Rule, replicates: int = REPLICATES) -> Scores:
+def score(records: AnyRecords, rule: Rule, replicates: int = REPLICATES) -> Scores:
     """PCK with bootstrap intervals that resample images within category.
 
     Args:
-        records: of a run.
+        records: of a run; of dense flow, every annotated pixel counts as a keypoint does.
         rule: when a keypoint is correct.
         replicates: bootstrap draws; 0 gives no intervals.
 
     Raises:
         BadScore: the threshold cannot be taken from these records.
     """
-    sample = _sample(records, _is_correct(records, rule))
-    return _scores(records, rule, sample, replicates, _itself)
+    return _scores(records, rule, _sample(records, *hits_of(records, rule)), replicates, _itself)
 
 
-def compare(first: Records, second: Records, rule: Rule, replicates: int = REPLICATES) -> Scores:
+def compare(
+    first: AnyRecords, second: AnyRecords, rule: Rule, replicates: int = REPLICATES
+) -> Scores:
     """PCK of the first run minus that of the second, on the pairs that both have.
 
     Both are resampled by the same draws, so intervals are those of the paired difference.
@@ -137,33 +122,61 @@ def compare(first: Records, second: Records, rule: Rule, replicates: int = REPLI
     Raises:
         BadScore: they have no pair in common, or annotate one differently.
     """
-    common = set(first.pairs) & set(second.pairs)
-    if not common:
-        raise BadScore("the two runs have no pair in common; compare runs on one data set")
-    one, other = first.only(common), second.only(common)
-    one = replace(one, skipped=first.skipped | second.skipped)
-    correct_ones = [_is_correct(records, rule) for records in (one, other)]
-    if not _same_keypoints(one, other, rule):
+    one, other = on_common_pairs(first, second)
+    found = [hits_of(records, rule) for records in (one, other)]
+    if not same_annotation(one, other, rule):
         raise BadScore("the two runs annotate the same pairs differently; compare runs on one data")
-    both = np.hstack(correct_ones)  # (K, 2A)
-    return _scores(one, rule, _sample(one, both), replicates, _difference)
+    both = np.hstack([hits for hits, _ in found])  # (P, 2A)
+    return _scores(one, rule, _sample(one, both, found[0][1]), replicates, _difference)
 
 
-def by_difficulty(records: Records, rule: Rule) -> dict[str, tuple[Row, ...]]:
+def mean_errors(records: FlowRecords, replicates: int = REPLICATES) -> dict[str, Value]:
+    """Average end-point error, AEPE, of dense flow: mean over pairs, in pixels of the target.
+
+    By category, then under ``all`` of all pairs and under ``macro`` the mean of the categories,
+    with intervals as ``score`` gives them.
+    """
+    return _mean_errors(records, records.epe[:, None], replicates, _itself)
+
+
+def compare_errors(
+    first: FlowRecords, second: FlowRecords, replicates: int = REPLICATES
+) -> dict[str, Value]:
+    """AEPE of the first run minus that of the second, see ``mean_errors`` and ``compare``."""
+    one, other = on_common_pairs(first, second)
+    both = np.column_stack([one.epe, other.epe])
+    return _mean_errors(one, both, replicates, _difference)
+
+
+def _mean_errors(
+    records: FlowRecords, errors: Floats, replicates: int, contrast: _Contrast
+) -> dict[str, Value]:
+    """A mean over pairs is PCK per image of pairs of one keypoint, whose hit is the error."""
+    sample = _sample(records, errors, np.ones(len(records.pairs)))
+    found = _scores(records, Rule((1,), "image"), sample, replicates, contrast)
+    return {row.name: row.image[0] for row in (*found.categories, found.overall, found.macro)}
+
+
+def by_difficulty(records: AnyRecords, rule: Rule) -> dict[str, tuple[Row, ...]]:
     """PCK of the pairs at each level of each kind of difficulty, without intervals."""
-    sample = _sample(records, _is_correct(records, rule))
+    sample = _sample(records, *hits_of(records, rule))
     return {
         kind: tuple(
             _row(level, sample, levels == level, _itself)
-            for level in sorted(set(levels.tolist()), key=LEVELS.index)
+            for level in sorted(set(levels.tolist()), key=_place_of)
         )
         for kind, levels in records.difficulty.items()
     }
 
 
+def _place_of(level: str) -> tuple[int, str]:
+    """Place of a level in tables; those of other data sets' kinds come last, by name."""
+    return (LEVELS.index(level) if level in LEVELS else len(LEVELS), level)
+
+
 def by_keypoint(records: Records, rule: Rule) -> tuple[Row, ...]:
     """PCK per point of each part, named ``category/id``, without intervals."""
-    is_correct = _is_correct(records, rule)
+    is_correct = correct_keypoints(records, rule)
     category = records.category[records.pair]
     rows = []
     for index, name in enumerate(records.categories):
@@ -177,30 +190,12 @@ def by_keypoint(records: Records, rule: Rule) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _is_correct(records: Records, rule: Rule) -> Bools:
-    if rule.threshold not in records.sides:
-        raise BadScore(f"threshold must be one of {', '.join(records.sides)}")
-    sides = records.sides[rule.threshold]
-    if np.isnan(sides).any():
-        raise BadScore(
-            "these pairs have no annotated object box; take the threshold from keypoints or image"
-        )
-    if (sides <= 0).any():
-        count = int((sides <= 0).sum())
-        raise BadScore(
-            f"in {count} of {len(sides)} pairs the target's keypoints span no box; "
-            "take the threshold from box or image"
-        )
-    return correct(records.error, sides[records.pair], rule.alphas, rule.strict)
-
-
-def _sample(records: Records, is_correct: Bools) -> Sample:
-    hits, counts = hits_of_pairs(is_correct, records.pair, len(records.pairs))
+def _sample(records: AnyRecords, hits: Floats, counts: Floats) -> Sample:
     return Sample(hits, counts, records.category, records.source, records.target)
 
 
 def _scores(
-    records: Records, rule: Rule, sample: Sample, replicates: int, contrast: _Contrast
+    records: AnyRecords, rule: Rule, sample: Sample, replicates: int, contrast: _Contrast
 ) -> Scores:
     members = [records.category == index for index in range(len(records.categories))]
     overall = _row("all", sample, np.ones(len(records.pairs), dtype=bool), contrast)
@@ -262,16 +257,6 @@ def _with_intervals(row: Row, drawn: Floats) -> Row:
         for values, low, high in zip((row.image, row.point), lows, highs, strict=True)
     ]
     return replace(row, image=kinds[0], point=kinds[1])
-
-
-def _same_keypoints(one: Records, other: Records, rule: Rule) -> bool:
-    return (
-        one.categories == other.categories
-        and np.array_equal(one.category, other.category)
-        and np.array_equal(one.pair, other.pair)
-        and np.array_equal(one.keypoint, other.keypoint)
-        and np.array_equal(one.sides[rule.threshold], other.sides[rule.threshold], equal_nan=True)
-    )
 
 
 def _natural(name: str) -> tuple[int, str]:

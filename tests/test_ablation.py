@@ -15,13 +15,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from sdcorr.lines import read_lines
 from sdcorr.matchers.mutual import Mutual
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.soft_argmax import SoftArgmax
 from sdcorr.pipeline import Pipeline
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import find_recipe
-from sdcorr.records import read_lines
 from sdcorr.runs import RunFolder
 from tests.annotated import write_pf_willow, write_spair
 from tests.conftest import ROOT, Command

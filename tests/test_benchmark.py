@@ -23,15 +23,16 @@ from sdcorr.datasets.pf_willow import PfWillow
 from sdcorr.datasets.spair import Spair
 from sdcorr.encodings import Tally
 from sdcorr.errors import BadDataset, BadImage, BadRun, UnknownName
+from sdcorr.hits import Rule
+from sdcorr.lines import read_lines
 from sdcorr.metrics import keypoint_errors
 from sdcorr.pairs import Selection
 from sdcorr.processes import World
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import find_recipe
-from sdcorr.records import read_lines
 from sdcorr.runs import RunFolder
 from sdcorr.runtime import Runtime
-from sdcorr.scores import Rule, score
+from sdcorr.scores import score
 from tests.annotated import write_spair
 from tests.conftest import ROOT
 from tests.tiny import shrink

@@ -20,10 +20,10 @@ from sdcorr.confidence import Calibration, evidence_of, fit
 from sdcorr.datasets.spair import Spair
 from sdcorr.errors import BadRun, BadScore
 from sdcorr.fusion import Group, MapUse
+from sdcorr.lines import read_lines
 from sdcorr.metrics import calibration_error, risk_coverage, roc_auc
 from sdcorr.processes import World
 from sdcorr.recipe import Recipe
-from sdcorr.records import read_lines
 from sdcorr.runs import RunFolder
 from sdcorr.runtime import Runtime
 from tests.annotated import write_spair

@@ -22,7 +22,7 @@ from sdcorr.coco import read_references
 from sdcorr.errors import BadImage, BadRun
 from sdcorr.geometry import Size
 from sdcorr.labels import LabelFile, Line, labelled, read_labels, to_line
-from sdcorr.records import read_lines, to_lines
+from sdcorr.lines import read_lines, to_lines
 from sdcorr.transfer import Labels
 from tests.annotated import draw_photo
 

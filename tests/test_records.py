@@ -14,15 +14,9 @@ import torch
 from sdcorr.errors import BadRun
 from sdcorr.evaluation import Prediction
 from sdcorr.geometry import Size
+from sdcorr.lines import read_lines, to_lines
 from sdcorr.pairs import Pair
-from sdcorr.records import (
-    Records,
-    pair_to_dict,
-    prediction_to_dicts,
-    read_lines,
-    read_records,
-    to_lines,
-)
+from sdcorr.records import Records, pair_to_dict, prediction_to_dicts, read_records
 from sdcorr.types import Image, Matches
 
 ROOT = Path("/data/spair")

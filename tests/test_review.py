@@ -21,8 +21,8 @@ import sdcorr.review
 from sdcorr.annotations import Scheme
 from sdcorr.errors import BadRun
 from sdcorr.labels import LabelFile, Line
+from sdcorr.lines import to_lines
 from sdcorr.photos import Photos
-from sdcorr.records import to_lines
 from sdcorr.review import COLOURS, MOST, SIDE, write_review
 from tests.annotated import draw_photo
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ from tests.test_shards import lines_of
 
 ABOUT: dict[str, Any] = {
     "schema": SCHEMA,
-    "dataset": {"name": "spair", "split": "test"},
+    "dataset": {
+        "name": "spair",
+        "split": "test",
+        "threshold": "box",
+        "alphas": [0.1],
+        "only": [],
+        "limit": None,
+        "seed": 0,
+        "pairs": 3,
+    },
     "recipe": {"name": "sift", "groups": [{"weight": 1.0}]},
     "weights": {"some/model": "abc"},
     "told_category": None,
-    "runtime": {"device": "cpu", "batch": 4, "versions": {"torch": "2"}},
+    "runtime": {"device": "cpu", "dtype": "float32", "batch": 4, "versions": {"torch": "2"}},
     "root": "/somewhere",
     "processes": [],
 }
@@ -193,3 +203,43 @@ def test_records_without_their_run_are_damaged(run: RunFolder) -> None:
     run.about.unlink()
     with run.led(), pytest.raises(BadRun, match=r"run\.json is missing"):
         run.begin(copy.deepcopy(ABOUT), PAIRS)
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("dataset", 7), ("dataset.name", GONE), ("dataset.threshold", []),
+        ("dataset.threshold", "side"), ("dataset.alphas", GONE), ("dataset.alphas", "x"),
+        ("dataset.alphas", []), ("dataset.alphas", ["x"]), ("dataset.alphas", [True]),
+        ("dataset.only", 7), ("dataset.limit", "many"), ("dataset.pairs", None),
+        ("dataset.digest", GONE), ("dataset.drawn", 1), ("recipe", []), ("recipe.name", GONE),
+        ("weights", None), ("told_category", "x"), ("told_category", GONE), ("symmetric", 7),
+        ("runtime", None), ("runtime.dtype", 16), ("runtime.versions", None), ("root", 7),
+        ("processes", [1]), ("processes", None),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_as_expected_is_named(run: RunFolder, path: str, value: Any) -> None:
+    about = json.loads(run.about.read_text())
+    *above, name = path.split(".")
+    place = about[above[0]] if above else about
+    if value is GONE:
+        del place[name]
+    else:
+        place[name] = value
+    run.about.write_text(json.dumps(about))
+    with pytest.raises(
+        BadRun, match=rf"is damaged: {re.escape(path)} is not as expected; "
+    ) as said:
+        run.read_about()
+    assert ("it is missing" if value is GONE else f"got {value!r}") in str(said.value)
+
+
+@pytest.mark.parametrize("path", ["symmetric", "root"])
+def test_a_run_of_an_older_version_may_lack_a_field(run: RunFolder, path: str) -> None:
+    about = json.loads(run.about.read_text())
+    about.pop(path, None)
+    run.about.write_text(json.dumps(about))
+    assert run.read_about() == about

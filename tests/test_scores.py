@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from sdcorr.errors import BadScore
+from sdcorr.hits import Rule
 from sdcorr.metrics import Replicates, Sample, bootstrap
 from sdcorr.records import Records
-from sdcorr.scores import Row, Rule, Scores, Value, by_difficulty, by_keypoint, compare, score
+from sdcorr.scores import Row, Scores, Value, by_difficulty, by_keypoint, compare, score
 
 ALPHAS = (0.05, 0.1, 0.15)
 BOX = Rule(ALPHAS, "box")
@@ -246,7 +247,8 @@ def test_one_pair_without_a_box_is_enough_to_refuse_it():
 def test_a_pair_with_a_single_keypoint_has_no_keypoint_box():
     single = replace(RUN[0], errors={"3": 0.0}, sides=RUN[0].sides | {"keypoints": 0.0})
     records = to_records([single, *RUN[1:4]])
-    with pytest.raises(BadScore, match="in 1 of 4 pairs the target's keypoints span no box"):
+    words = "in 1 of 4 pairs the longer side of the box around the target's keypoints is 0"
+    with pytest.raises(BadScore, match=words):
         score(records, Rule(ALPHAS, "keypoints"))
     assert agrees(score(records, BOX).overall, [single, *RUN[1:4]], BOX)
 

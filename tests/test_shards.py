@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdcorr.errors import BadOutput, BadRun
-from sdcorr.records import to_lines
+from sdcorr.lines import to_lines
 from sdcorr.shards import (
     Shard,
     all_ended,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from sdcorr.records import Records
-    from sdcorr.scores import Row, Rule, Scores, Value
+    from sdcorr.hits import AnyRecords, Rule
+    from sdcorr.scores import Row, Scores, Value
     from sdcorr.types import Matches
 
-FRAMES = {
-    "box": "the target's box",
-    "keypoints": "the box around the target's keypoints",
-    "image": "the target image",
-}
+UNITS = {"keypoints": "points", "pixels": "pixels"}  # of records, as short headings
 TOLD = {
     True: "the model was told the annotated category",
     False: "the model was not told the category",
@@ -45,18 +41,18 @@ def print_matches(matches: Matches) -> None:
         )
 
 
-def print_scores(path: Path, about: dict[str, Any], records: Records, scores: Scores) -> None:
+def print_scores(path: Path, about: dict[str, Any], records: AnyRecords, scores: Scores) -> None:
     """All that a reader must know of the numbers, then the numbers, in percent."""
     _print_head(path, about, records)
-    _print_rule(scores)
+    _print_rule(scores, records.unit)
     _print_means(scores, signed=False)
     click.echo()
-    _print_rows("category", scores.categories, scores.rule)
+    _print_rows("category", scores.categories, scores.rule, records.unit)
 
 
 def print_difference(
-    first: tuple[Path, dict[str, Any], Records],
-    second: tuple[Path, dict[str, Any], Records],
+    first: tuple[Path, dict[str, Any], AnyRecords],
+    second: tuple[Path, dict[str, Any], AnyRecords],
     scores: Scores,
 ) -> None:
     """PCK of the first run minus the second, in percentage points."""
@@ -65,28 +61,43 @@ def print_difference(
     click.echo(
         f"{first[0]} minus {second[0]}, on the {scores.overall.pairs} pairs that both predicted"
     )
-    _print_rule(scores)
+    _print_rule(scores, first[2].unit)
     _print_means(scores, signed=True)
     click.echo()
-    _print_rows("category", scores.categories, scores.rule, signed=True)
+    _print_rows("category", scores.categories, scores.rule, first[2].unit, signed=True)
 
 
-def print_breakdown(title: str, rows: Sequence[Row], rule: Rule) -> None:
-    """A further table, below an empty line."""
+def print_breakdown(title: str, rows: Sequence[Row], rule: Rule, unit: str) -> None:
+    """A further table, below an empty line; ``unit`` is what is counted, as of the records."""
     click.echo()
-    _print_rows(title, rows, rule)
+    _print_rows(title, rows, rule, unit)
 
 
-def _print_head(path: Path, about: dict[str, Any], records: Records) -> None:
+def print_errors(errors: Mapping[str, Value], signed: bool = False) -> None:
+    """Average end-point errors, below an empty line."""
+    click.echo()
+    cells = [["AEPE", "pixels"]]
+    cells += [[name, _cell(value, signed, unit=1)] for name, value in errors.items()]
+    _print_cells(cells)
+
+
+def _print_head(path: Path, about: dict[str, Any], records: AnyRecords) -> None:
     data, runtime = about["dataset"], about["runtime"]
-    parts = [data["name"], *(data[part] for part in ("split", "layout") if part in data)]
+    parts = [
+        data["name"],
+        *(data[part] for part in ("split", "layout", "protocol") if part in data),
+    ]
+    if drawn := data.get("drawn"):
+        parts.append(f"drawn (seed {drawn.get('seed')})")
+    if data.get("crowd"):
+        parts.append("photos on a list of crowds left out")
     if data["only"]:
         parts.append(f"only {', '.join(data['only'])}")
     if data["limit"]:
         parts.append(f"at most {data['limit']} pairs a category (seed {data['seed']})")
     click.echo(f"{path}: recipe {about['recipe']['name']} on {', '.join(parts)}")
     click.echo(
-        f"{len(records.pairs)} pairs of {records.images} images, {len(records.error)} keypoints; "
+        f"{len(records.pairs)} pairs of {records.images} images, {records.counted} {records.unit}; "
         f"{TOLD[about['told_category']]}; {runtime['device']}, {runtime['dtype']}"
     )
     if exchanged := about.get("symmetric"):
@@ -99,14 +110,12 @@ def _print_head(path: Path, about: dict[str, Any], records: Records) -> None:
         )
 
 
-def _print_rule(scores: Scores) -> None:
+def _print_rule(scores: Scores, unit: str) -> None:
     rule = scores.rule
     sign = "<" if rule.strict else "<="
+    click.echo(f"correct: error {sign} alpha x longer side of {rule.frame}, original pixels")
     click.echo(
-        f"correct: error {sign} alpha x longer side of {FRAMES[rule.threshold]}, original pixels"
-    )
-    click.echo(
-        "per image: mean over pairs; per point: all keypoints together; macro: mean of categories"
+        f"per image: mean over pairs; per point: all {unit} together; macro: mean of categories"
     )
     if scores.overall.point[0].low is not None:
         click.echo(
@@ -127,27 +136,30 @@ def _print_means(scores: Scores, signed: bool) -> None:
     _print_cells(cells)
 
 
-def _print_rows(title: str, rows: Sequence[Row], rule: Rule, signed: bool = False) -> None:
+def _print_rows(
+    title: str, rows: Sequence[Row], rule: Rule, unit: str, signed: bool = False
+) -> None:
     """A line per row, without intervals: per image, then per point."""
     kinds = [kind for kind in ("image", "point") if all(getattr(row, kind) for row in rows)]
     short = {"image": "per img", "point": "per pt"}
     heads = [f"{short[kind]}@{alpha:g}" for kind in kinds for alpha in rule.alphas]
-    cells = [[title, "pairs", "points", *heads]]
+    cells = [[title, "pairs", UNITS[unit], *heads]]
     for row in rows:
         numbers = [_number(value.value, signed) for kind in kinds for value in getattr(row, kind)]
         cells.append([row.name, str(row.pairs), str(row.keypoints), *numbers])
     _print_cells(cells)
 
 
-def _cell(value: Value, signed: bool) -> str:
+def _cell(value: Value, signed: bool, unit: float = 100) -> str:
+    """A number in parts of the unit, 100 for percent, with its interval."""
+    number = _number(value.value, signed, unit)
     if value.low is None or value.high is None:
-        return _number(value.value, signed)
-    low, high = _number(value.low, signed), _number(value.high, signed)
-    return f"{_number(value.value, signed)} [{low}, {high}]"
+        return number
+    return f"{number} [{_number(value.low, signed, unit)}, {_number(value.high, signed, unit)}]"
 
 
-def _number(share: float, signed: bool) -> str:
-    rounded = round(100 * share, 2) + 0.0  # no -0.00
+def _number(share: float, signed: bool, unit: float = 100) -> str:
+    rounded = round(unit * share, 2) + 0.0  # no -0.00
     return f"{rounded:{'+' if signed else ''}.2f}"
 
 

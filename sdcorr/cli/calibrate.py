@@ -56,7 +56,7 @@ def calibrate(
 
     folder = RunFolder(run)
     check_output(out, (folder.about, folder.manifest, folder.records))
-    about, _ = folder.read()
+    about, _ = folder.read_keypoints()
     recipe = read_recipe(about["recipe"], allow_plugins)
     side = threshold or about["dataset"]["threshold"]
     evidence = read_evidence(folder.manifest, folder.records)

@@ -18,7 +18,7 @@ from sdcorr.cli._options import (
     recipe_options,
     runtime_options,
 )
-from sdcorr.cli._tables import print_scores
+from sdcorr.cli._tables import print_errors, print_scores
 from sdcorr.cli._watch import LINE_EVERY, is_terminal, name_of, say_start
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ if TYPE_CHECKING:
 )
 @click.option("--split", help="Part of the data set: test (the default), val or trn.")
 @click.option("--layout", help="Of SPair-71k: large (the default) or small.")
+@click.option(
+    "--protocol",
+    help="Of AP-10K: intra-species (the default), cross-species or cross-family.",
+)
+@click.option(
+    "--crowd",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of AP-10K: ids of images with several animals, one a line, to be left out.",
+)
 @click.option("--only", multiple=True, metavar="CATEGORY", help="One category; may be repeated.")
 @click.option(
     "--limit-per-category",
@@ -79,11 +89,14 @@ if TYPE_CHECKING:
 @debug
 def evaluate(
     dataset: str, root: Path, recipe: Recipe, out: Path, split: str | None,
-    layout: str | None, only: tuple[str, ...], limit: int | None, seed: int | None,
-    symmetric: Path | None, no_category: bool, skip_bad: bool, memory: int,
-    store: DiskStore | None, processes: int | None, device: str, dtype: str, batch: int,
+    layout: str | None, protocol: str | None, crowd: Path | None, only: tuple[str, ...],
+    limit: int | None, seed: int | None, symmetric: Path | None, no_category: bool, skip_bad: bool,
+    memory: int, store: DiskStore | None, processes: int | None, device: str, dtype: str,
+    batch: int,
 ) -> None:  # fmt: skip
-    """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow), then score them.
+    """Predict the keypoints of DATASET (spair, pf-pascal, pf-willow, ap10k), then score them.
+
+    Of tss, it predicts the flow of every pixel of the object.
 
     A run that was stopped, at whatever moment, is resumed by the same command. Several processes,
     on one host or many that share the folder, split the pairs.
@@ -98,8 +111,6 @@ def evaluate(
     from sdcorr.pairs import Selection
     from sdcorr.processes import find_world
     from sdcorr.recipes import runtime_for
-    from sdcorr.runs import RunFolder
-    from sdcorr.scores import Rule, score
     from sdcorr.symmetry import read_symmetric
 
     only = tuple(sorted(set(only)))
@@ -113,7 +124,7 @@ def evaluate(
         recipe.check_category(None)
     if symmetric is not None and not recipe.flip:
         raise click.UsageError("--symmetric reads the mirrored photo; add --flip")
-    annotated = _dataset(dataset, root, split=split, layout=layout)
+    annotated = _dataset(dataset, root, split=split, layout=layout, protocol=protocol, crowd=crowd)
     world = find_world(processes)
     with world.named():
         runtime = runtime_for(recipe, world.device(device), dtype, batch)
@@ -132,12 +143,23 @@ def evaluate(
                 click.echo("interrupted; the same command resumes the run", err=True)
             raise
         if finished:
-            about, records = RunFolder(out).read()
-            rule = Rule(annotated.alphas, annotated.threshold)
-            print_scores(out, about, records, score(records, rule))
+            _print(out, annotated)
 
 
-def _dataset(name: str, root: Path, **parts: str | None) -> Dataset:
+def _print(out: Path, dataset: Dataset) -> None:
+    """The scores of the finished run by the data set's usual rule."""
+    from sdcorr.flow_records import FlowRecords
+    from sdcorr.hits import Rule
+    from sdcorr.runs import RunFolder
+    from sdcorr.scores import mean_errors, score
+
+    about, records = RunFolder(out).read()
+    print_scores(out, about, records, score(records, Rule(dataset.alphas, dataset.threshold)))
+    if isinstance(records, FlowRecords):
+        print_errors(mean_errors(records))
+
+
+def _dataset(name: str, root: Path, **parts: str | Path | None) -> Dataset:
     import dataclasses
 
     from sdcorr import plugins

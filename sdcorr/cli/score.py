@@ -8,70 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdcorr.cli._alphas import AlphasCommand, bootstrap_option, rule_options
 from sdcorr.cli._options import debug
-from sdcorr.cli._tables import print_breakdown, print_difference, print_scores
+from sdcorr.cli._tables import print_breakdown, print_difference, print_errors, print_scores
 
 if TYPE_CHECKING:
-    from sdcorr.records import Records
-    from sdcorr.scores import Row, Rule
+    from sdcorr.hits import AnyRecords, Rule
+    from sdcorr.scores import Row, Value
 
 SCHEMA = "sdcorr.scores/1"
-MOST_DRAWS = 100_000
-FEWEST_DRAWS = 100  # the ends of a 95 % interval are the 3rd lowest and highest of so many
-KINDS = ("viewpoint", "scale", "truncation", "occlusion", "keypoint")
+KINDS = ("viewpoint", "scale", "truncation", "occlusion", "flip", "keypoint")
 
 
-class _Alphas(click.Command):
-    """Takes ``--alpha 0.1 0.05`` as ``--alpha 0.1 --alpha 0.05``."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        return super().parse_args(context, _spread(arguments))
-
-
-def _spread(words: list[str]) -> list[str]:
-    """Arguments in which each number after ``--alpha`` has an ``--alpha`` of its own."""
-    spread: list[str] = []
-    taking = False
-    for word in words:
-        numbers = word.removeprefix("--alpha=").split(",")
-        taking = taking or word.startswith("--alpha=")
-        if taking and all(map(_is_number, numbers)):
-            spread += [part for number in numbers for part in ("--alpha", number)]
-        elif word == "--alpha":
-            taking = True
-        else:
-            if taking and spread[-2:-1] != ["--alpha"]:
-                spread.append("--alpha")  # no number came: let click say so
-            taking = False
-            spread.append(word)
-    return [*spread, "--alpha"] if words[-1:] == ["--alpha"] else spread
-
-
-def _draws(_context: click.Context, _option: click.Parameter, value: int) -> int:
-    if value != 0 and not FEWEST_DRAWS <= value <= MOST_DRAWS:
-        raise click.BadParameter(
-            f"expected {FEWEST_DRAWS} to {MOST_DRAWS} draws, or 0, got {value}"
-        )
-    return value
-
-
-@click.command(cls=_Alphas)
+@click.command(cls=AlphasCommand)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--alpha",
-    "alphas",
-    type=float,
-    multiple=True,
-    metavar="A...",
-    help="Tolerances, such as 0.1 0.05 0.01.",
-)
-@click.option(
-    "--threshold",
-    type=click.Choice(["box", "keypoints", "image"]),
-    help="Side of the target's box, of the box around its keypoints, or of the image; the data "
-    "set's own if not given.",
-)
-@click.option("--strict", is_flag=True, help="Error < threshold, in place of <=.")
+@rule_options
 @click.option(
     "--by",
     "kinds",
@@ -86,16 +37,7 @@ def _draws(_context: click.Context, _option: click.Parameter, value: int) -> int
     metavar="RUN",
     help="Another run: the paired difference to it.",
 )
-@click.option(
-    "--bootstrap",
-    "replicates",
-    type=int,
-    default=1000,
-    show_default=True,
-    callback=_draws,
-    metavar="N",
-    help="Draws for the intervals, at least 100; 0 gives none.",
-)
+@bootstrap_option
 @click.option("--json", "json_out", metavar="PATH", help="JSON to write; - is standard output.")
 @debug
 def score(
@@ -110,9 +52,10 @@ def score(
       sdcorr score runs/sd-dino --by viewpoint --by keypoint
       sdcorr score runs/sd-dino --compare runs/dinov2-b --json difference.json
     """
-    from sdcorr.files import check_output, to_json, write_json
+    from sdcorr.files import check_output
+    from sdcorr.hits import Rule
     from sdcorr.runs import RunFolder
-    from sdcorr.scores import Rule, compare
+    from sdcorr.scores import compare
     from sdcorr.scores import score as score_records
 
     if other is not None and kinds:
@@ -138,6 +81,7 @@ def score(
         result |= {"minus": _shared(about_other), "difference": gap.to_dict()}
         if json_out != "-":
             print_difference((run, about, records), (other, about_other, records_other), gap)
+        errors = _errors(records, records_other, replicates)
     else:
         scores, further = score_records(records, rule, replicates), {}
         for kind in kinds:
@@ -147,7 +91,18 @@ def score(
         if json_out != "-":
             print_scores(run, about, records, scores)
             for kind, rows in further.items():
-                print_breakdown(kind, rows, rule)
+                print_breakdown(kind, rows, rule, records.unit)
+        errors = _errors(records, None, replicates)
+    if errors:
+        result |= {"end_point_error": {name: asdict(value) for name, value in errors.items()}}
+        if json_out != "-":
+            print_errors(errors, signed=other is not None)
+    _write(result, json_out)
+
+
+def _write(result: dict[str, Any], json_out: str | None) -> None:
+    from sdcorr.files import to_json, write_json
+
     if json_out == "-":
         click.echo(to_json(result))
     elif json_out is not None:
@@ -165,21 +120,28 @@ def _shared(about: dict[str, Any]) -> dict[str, Any]:
     return kept | {"processes": processes}
 
 
-def _breakdown(kind: str, records: Records, rule: Rule) -> tuple[Row, ...]:
+def _errors(first: AnyRecords, second: AnyRecords | None, replicates: int) -> dict[str, Value]:
+    """End-point errors of dense flow, or the difference; empty for runs on keypoints."""
+    from sdcorr.flow_records import FlowRecords
+    from sdcorr.scores import compare_errors, mean_errors
+
+    if not isinstance(first, FlowRecords):
+        return {}
+    if isinstance(second, FlowRecords):
+        return compare_errors(first, second, replicates)
+    return mean_errors(first, replicates)
+
+
+def _breakdown(kind: str, records: AnyRecords, rule: Rule) -> tuple[Row, ...]:
     from sdcorr.errors import BadScore
+    from sdcorr.records import Records
     from sdcorr.scores import by_difficulty, by_keypoint
 
     if kind == "keypoint":
+        if not isinstance(records, Records):
+            raise BadScore("a run on dense flow has no keypoints; leave --by keypoint out")
         return by_keypoint(records, rule)
     levels = by_difficulty(records, rule)
     if kind not in levels:
         raise BadScore(f"this data set has no {kind} flags; leave --by {kind} out")
     return levels[kind]
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from sdcorr.errors import BadDataset, UnknownName
+from sdcorr.files import parse_json
 from sdcorr.pairs import Points
 
 FEW = 8  # problems told one by one
@@ -35,7 +35,10 @@ class Report:
         self._listings: dict[Path, frozenset[str]] = {}
         if not root.is_dir():
             reason = "is no folder" if root.exists() else "does not exist"
-            raise BadDataset(f"{root} {reason}; expected the folder that holds {title}")
+            raise BadDataset(
+                f"{root} {reason}; expected the folder that holds {title}, which `sdcorr data "
+                "download` fetches"
+            )
 
     def find(self, folder: Path, *names: str) -> Path | None:
         """The first of the names that the folder holds."""
@@ -113,8 +116,8 @@ def check_part(kind: str, value: str, known: Sequence[str]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises ValueError where the file holds something else."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    """A JSON object; raises ValueError where the file holds something else, or names one twice."""
+    value = parse_json(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     return value
