@@ -3,7 +3,7 @@
     python eval/recipe_table.py
 
 Nothing in it is typed by hand: recipes come from the package, published numbers from
-eval/published.json, ours from runs that were scored into eval/results/spair-RECIPE.json.
+sdcorr/published.json, ours from runs that were scored into eval/results/spair-RECIPE.json.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sdcorr.models import licence_of, size_of
+from sdcorr.published import pairs_of, published_of
 from sdcorr.recipe import Recipe
 from sdcorr.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recipes.md"
-PUBLISHED = json.loads((ROOT / "eval" / "published.json").read_text())["spair"]
 KINDS = {"image": "per image", "point": "per point", "unstated": "aggregation not stated"}
-ALPHA = "0.1"
+ALPHA = 0.1
 
 HEAD = """# Recipes
 
@@ -76,17 +75,26 @@ def _row(recipe: Recipe) -> str:
 
 
 def _published(name: str) -> str:
-    row: dict[str, Any] = PUBLISHED.get(name, {})
-    shown = [f"{row[kind][ALPHA]} {words}" for kind, words in KINDS.items() if row.get(kind)]
-    return ", ".join(shown) + ("*" if row.get("note") else "") or "none"
+    row = published_of(name)
+    if row is None:
+        return "none"
+    shown = [f"{row.numbers[kind][ALPHA]} {KINDS[kind]}" for kind in row.numbers]
+    return ", ".join(shown) + ("*" if row.note else "")
 
 
 def _ours(name: str) -> str:
     result = ROOT / "eval" / "results" / f"spair-{name}.json"
     if not result.exists():
         return "not measured here"
-    scores = json.loads(result.read_text())["scores"]
-    place = [float(alpha) for alpha in scores["rule"]["alphas"]].index(float(ALPHA))
+    found = json.loads(result.read_text())
+    run, scores = found["run"], found["scores"]
+    data = run["dataset"]
+    made = (run["recipe"]["name"], data["name"], data["split"], data["pairs"], data.get("drawn"))
+    if made != (name, "spair", "test", pairs_of("spair"), None) or (
+        scores["rule"]["threshold"] != "box"
+    ):
+        raise SystemExit(f"{result} is not of {name} on the whole test split by the box")
+    place = [float(alpha) for alpha in scores["rule"]["alphas"]].index(ALPHA)
     shown = (f"{100 * scores['overall'][kind][place]['value']:.1f} {KINDS[kind]}"
              for kind in ("image", "point"))  # fmt: skip
     return ", ".join(shown)
@@ -97,21 +105,20 @@ def _notes() -> Iterator[str]:
     yield "weights (`python eval/footprint.py NAME`); downloads are computed from the number of"
     yield "parameters. *) With a note:"
     yield ""
-    for name, row in PUBLISHED.items():
-        if row["note"]:
-            yield f"* `{name}`: {row['note']}"
+    for name in RECIPES:
+        row = published_of(name)
+        if row is not None and row.note:
+            yield f"* `{name}`: {row.note}"
 
 
 def _details(recipe: Recipe) -> Iterator[str]:
     yield from ("", f"## {recipe.name}", "", f"{recipe.about}.", "", f"* Source: {recipe.paper}")
-    if recipe.name in PUBLISHED:
-        row = PUBLISHED[recipe.name]
+    if (row := published_of(recipe.name)) is not None:
         numbers = "; ".join(
-            f"{words} " + ", ".join(f"{value} @{alpha}" for alpha, value in row[kind].items())
-            for kind, words in KINDS.items()
-            if row[kind]
+            f"{KINDS[kind]} " + ", ".join(f"{value} @{alpha:g}" for alpha, value in values.items())
+            for kind, values in row.numbers.items()
         )
-        yield f"* Published: {numbers} ({row['source']})"
+        yield f"* Published: {numbers} ({row.source})"
     for key, weights in recipe.weights.items():
         yield f"* Weights, `--model {key}=`: `{weights.model}`, {licence_of(weights)}"
     yield from (f"* Differs: {deviation}" for deviation in recipe.deviations)

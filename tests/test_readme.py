@@ -154,17 +154,6 @@ def test_the_check_prints_ours_beside_theirs(checkout, monkeypatch, capfd):
     assert re.search(r"^all pooled +[0-9.]+ +5\.5 ", out, re.M)
 
 
-def test_published_rows_are_those_of_the_recipes():
-    published = json.loads((ROOT / "eval" / "published.json").read_text())["spair"]
-    assert published.keys() <= recipes.RECIPES.keys()
-    for row in published.values():
-        categories = row["categories at 0.1 per point"]
-        assert len(categories) in (0, 18)
-        assert row["image"] or row["point"] or row["unstated"]
-        if categories:  # the pooled number lies among the categories'
-            assert min(categories.values()) < row["point"]["0.1"] < max(categories.values())
-
-
 def test_the_scale_is_that_of_the_test_split():
     scale = runpy.run_path(str(ROOT / "eval" / "scale.py"))
     assert sum(scale["PAIRS"]) == 12_234
