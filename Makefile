@@ -20,6 +20,7 @@ test: $(VENV)/installed
 gallery: $(VENV)/installed
 	$(BIN)/python docs/gallery.py
 	$(BIN)/python docs/draw.py
+	$(BIN)/python docs/figures.py
 	$(BIN)/python docs/write_commands.py
 
 check: lint types wheel

@@ -31,12 +31,15 @@ from sdcorr import recipes
 from sdcorr.cli import _run
 from sdcorr.errors import SdcorrError
 from tests.annotated import write_pf_pascal, write_pf_willow, write_spair
+from tests.annotated_ap10k import write_ap10k
+from tests.annotated_tss import write_tss
 from tests.conftest import ROOT
 from tests.demo.server import running
 from tests.tiny import shrink, write_hub_cache
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 FILE = re.compile(r"# file: (\S+)\n")
+FEW_PAIRS = "6"  # of a drawn set, however many a page draws
 SET_UP = ("make ", "pip ", "#", "source ", "apt-get ")
 MOST = 0.5  # of a message must be letters of one sentence of the code
 LAUNCHERS = (["torchrun"], ["accelerate"])
@@ -60,6 +63,8 @@ def checkout(tmp_path, monkeypatch, checkpoints) -> Path:
     cars = willow / "PF-dataset" / "car(G)"  # of noise, no match is right; of twins, some are
     (cars / "photo_002a.png").write_bytes((cars / "photo_001a.png").read_bytes())
     write_pf_pascal(tmp_path / "data" / "PF-PASCAL")
+    write_tss(tmp_path / "data" / "TSS_CVPR2016")
+    write_ap10k(tmp_path / "data" / "ap-10k")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -123,6 +128,8 @@ class Runner:
         if words[0] == "demo":  # serves until it is stopped: once the page has been read
             words += ["--port", "0"]
             self.monkeypatch.setattr("sdcorr.demo.app.serve", _visit)
+        if words[:2] == ["data", "synth"]:
+            words[words.index("--pairs") + 1] = FEW_PAIRS
         place = words.pop() if ">" in words else None
         if place is None:
             return _run(words)

@@ -21,7 +21,7 @@ import sdcorr
 import sdcorr.recipes
 from sdcorr.backbones._text import Prompts
 from sdcorr.backbones.sift import Sift
-from sdcorr.cli import cli
+from sdcorr.cli import _run, cli
 from sdcorr.errors import MissingLibrary
 from sdcorr.plugins import name_of
 from tests.conftest import Command
@@ -475,7 +475,8 @@ def test_help_shows_an_example(path: tuple[str, ...]) -> None:
 def test_commands_are_all_here() -> None:
     assert {" ".join(path) for path in every_command(cli)} == {
         "", "match", "demo", "heatmap", "flow", "swap", "pca", "parts",
-        "transfer", "extract", "eval", "score", "calibrate", "recipes",
+        "transfer", "extract", "eval", "score", "report", "calibrate", "recipes",
+        "data", "data synth", "data download",
         "recipes list", "recipes show",
         "models", "models list", "models download", "models where", "doctor",
     }  # fmt: skip
@@ -649,3 +650,11 @@ def test_the_package_is_a_command(folder: Path) -> None:
     wrong = ask("match", "nowhere.jpg", "a.jpg", "--recipe", "sift")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "sdcorr: no such file: nowhere.jpg\n"
+
+
+def test_an_error_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert _run(["score", "no\x1b]0;title\x07where\u202e"]) == 2
+    said = capfd.readouterr().err
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert r"no\x1b]0;title\x07where\u202e is no run" in said

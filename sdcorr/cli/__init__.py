@@ -9,7 +9,9 @@ import warnings
 import click
 
 from sdcorr import __version__
+from sdcorr.cli._watch import in_one_line
 from sdcorr.cli.calibrate import calibrate
+from sdcorr.cli.data import data
 from sdcorr.cli.demo import demo
 from sdcorr.cli.doctor import doctor
 from sdcorr.cli.evaluate import evaluate
@@ -21,6 +23,7 @@ from sdcorr.cli.models import models
 from sdcorr.cli.parts import parts
 from sdcorr.cli.pca import pca
 from sdcorr.cli.recipes import recipes
+from sdcorr.cli.report import report
 from sdcorr.cli.score import score
 from sdcorr.cli.swap import swap
 from sdcorr.cli.transfer import transfer
@@ -53,7 +56,9 @@ for command in (
     extract,
     evaluate,
     score,
+    report,
     calibrate,
+    data,
     recipes,
     models,
     doctor,
@@ -81,6 +86,6 @@ def _run(arguments: list[str]) -> int:
         known = isinstance(error, SdcorrError)
         story = "" if known or "--debug" in arguments else " (--debug shows where)"
         kind = "" if known else f"{type(error).__name__}: "
-        click.echo(f"sdcorr: {kind}{' '.join(str(error).split())}{story}", err=True)
+        click.echo(f"sdcorr: {kind}{in_one_line(str(error))}{story}", err=True)
         return error.exit_status if isinstance(error, SdcorrError) else 1
     return 0
