@@ -39,7 +39,7 @@ from tests.tiny import shrink, write_hub_cache
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 FILE = re.compile(r"# file: (\S+)\n")
-FEW_PAIRS = "6"  # of a drawn set, however many a page draws
+FEW_PAIRS = "2"  # of a drawn set, however many a page draws
 SET_UP = ("make ", "pip ", "#", "source ", "apt-get ")
 MOST = 0.5  # of a message must be letters of one sentence of the code
 LAUNCHERS = (["torchrun"], ["accelerate"])
@@ -64,7 +64,7 @@ def checkout(tmp_path, monkeypatch, checkpoints) -> Path:
     (cars / "photo_002a.png").write_bytes((cars / "photo_001a.png").read_bytes())
     write_pf_pascal(tmp_path / "data" / "PF-PASCAL")
     write_tss(tmp_path / "data" / "TSS_CVPR2016")
-    write_ap10k(tmp_path / "data" / "ap-10k")
+    write_ap10k(tmp_path / "data" / "ap-10k", images=2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
