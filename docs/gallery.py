@@ -88,7 +88,7 @@ def dense_flow() -> Figure:
     model = sdcorr.load("sift-hough")
     source, target = model.encode(CAT), model.encode(copy_of_cat())
     back = model.fuse(target, source).flow()
-    colours = photo_colours(source.size), flow_colours(back, source.size)
+    colours = photo_colours(source.size), flow_colours(back)
     return plot_flow(source.image, target.image, colours, *warp(source.image.pixels, back))
 
 

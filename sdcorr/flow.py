@@ -1,9 +1,10 @@
-"""Dense flow: every cell of the source matched, and checked by the way back."""
+"""Dense flow: every cell of both photos matched, each way the check of the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,48 +17,76 @@ from sdcorr.similarities import allowed_cells
 from sdcorr.types import FeatureMap, Matcher, Similarity
 
 AT_ONCE = 2**20  # pixels: bounds the memory that a large photo takes
+ROUNDING = 1e-3  # px: ways are kept in float32
 
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Where each cell of the source lies in the target.
+    """Where each cell of the source lies in the target, and each of the target's in the source.
 
     Args:
         grid: the source's cells, ``(h, w)``.
         target: ``(h, w, 2)`` float64, (x, y) pixels of the target.
         cycle_error: ``(h, w)`` float64, pixels of the source between a cell's centre and where its
             match leads back to.
-        consistent: ``(h, w)`` bool: the matcher accepts the match, and the cycle error is within
-            the tolerance. False for cells on padding or outside the mask.
+        accepted: ``(h, w)`` bool: the matcher accepts the match. False for cells on padding or
+            outside the mask.
+        back: ``(2, h', w')``, the way in x and y from each of the target's cells to its match in
+            the source, in pixels.
+        tolerance: pixels of the source; both ways agree on what comes back so near.
     """
 
     grid: Grid
     target: Tensor
     cycle_error: Tensor
-    consistent: Tensor
+    accepted: Tensor
+    back: FeatureMap
+    tolerance: float
 
     @property
+    def consistent(self) -> Tensor:
+        """Cells on whose centre both ways agree, and whose match is accepted: ``(h, w)`` bool."""
+        return self.accepted & (self.cycle_error <= self.tolerance)
+
+    @cached_property
     def moves(self) -> FeatureMap:
         """The way in x and y from each cell to its match, in pixels: to be read between cells."""
         moved = self.target - places(self.grid).reshape(self.target.shape)
         return FeatureMap("flow", moved.permute(2, 0, 1), self.grid)
 
+    def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points of the source lie in the target, and on which of them both ways agree.
+
+        Args:
+            points: ``(N, 2)`` xy pixels of the source.
+
+        Returns:
+            ``(N, 2)`` xy pixels of the target, bilinear between cells; and ``(N,)`` bool: the match
+            of the nearest cell is accepted, the place is on the target, and from there the nearest
+            of the target's cells leads back to within the tolerance. So a point is not valid that,
+            between two cells which match far apart, lies somewhere in the middle.
+        """
+        found = points + self.moves.sample(points)
+        back = self.back.grid.cell_of(found)
+        returned = found + self.back.descriptors()[back]
+        near = (returned - points).norm(dim=1) <= self.tolerance + ROUNDING
+        accepted = self.accepted.flatten()[self.grid.cell_of(points)]
+        return found, accepted & near & self.back.grid.image.contains(found)
+
     def per_pixel(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The flow at each pixel of the source photo.
 
         Returns:
-            Target (x, y) minus source (x, y), ``(H, W, 2)`` in pixels, bilinear between cells, as
-            in a ``.flo`` file; and ``(H, W)``, where the nearest cell is consistent: both ways
-            agree at its centre. Next to a tear, a pixel may lie between two places.
+            Target (x, y) minus source (x, y), ``(H, W, 2)`` in pixels, as in a ``.flo`` file; and
+            ``(H, W)``, where both ways agree. See ``at``.
         """
         flow = np.empty((*self.grid.image, 2), np.float32)
-        sure = np.empty(self.grid.image, np.bool_)
-        moves, consistent = self.moves, self.consistent.flatten()
+        valid = np.empty(self.grid.image, np.bool_)
         for rows, pixels in bands(self.grid.image):
-            flow[rows] = moves.sample(pixels).reshape(flow[rows].shape).numpy()
-            nearest = consistent[self.grid.cell_of(pixels)]
-            sure[rows] = nearest.reshape(sure[rows].shape).numpy()
-        return flow, sure
+            found, agreed = self.at(pixels)
+            flow[rows] = (found - pixels).reshape(flow[rows].shape).numpy()
+            valid[rows] = agreed.reshape(valid[rows].shape).numpy()
+        return flow, valid
 
 
 def bands(photo: Size) -> Iterator[tuple[slice, Tensor]]:
@@ -79,26 +108,27 @@ def places(grid: Grid) -> Tensor:
 
 
 def dense_flow(matcher: Matcher, similarity: Similarity, within: float) -> Flow:
-    """Match the centre of every cell of the source, with a forward-backward check.
+    """Match the centre of every cell of both photos, for a forward-backward check.
 
     Args:
         matcher: any.
         similarity: of the two photos.
-        within: tolerance of the cycle error, share of the source photo's longer side.
+        within: tolerance of the check, share of the source photo's longer side.
 
     Raises:
         BadRecipe: the tolerance is negative.
     """
-    grid = similarity.source
     if not within >= 0:
         raise BadRecipe(f"flow: expected a tolerance of at least 0, got {within}")
+    grid, swapped = similarity.source, similarity.swap()
     matches = matcher(similarity, places(grid))
-    near = matches.cycle_error <= within * max(grid.image)
-    consistent = matches.matched & near & allowed_cells(similarity.swap())
-    shape = grid.shape
+    own = places(similarity.target)
+    returns = matcher(swapped, own).target - own  # (h'*w', 2)
     return Flow(
         grid,
-        matches.target.reshape(*shape, 2),
-        matches.cycle_error.reshape(shape),
-        consistent.reshape(shape),
+        matches.target.reshape(*grid.shape, 2),
+        matches.cycle_error.reshape(grid.shape),
+        (matches.matched & allowed_cells(swapped)).reshape(grid.shape),
+        FeatureMap("back", returns.T.reshape(2, *similarity.target.shape), similarity.target),
+        within * max(grid.image),
     )

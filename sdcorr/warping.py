@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdcorr.colours import lab_to_rgb
-from sdcorr.errors import BadMask
+from sdcorr.errors import BadImage, BadMask
 from sdcorr.feature_map import FeatureMap
 from sdcorr.flow import Flow, bands, places
 from sdcorr.geometry import Grid, Size, whole
@@ -52,17 +52,18 @@ def warp(pixels: Pixels, flow: Flow) -> tuple[Pixels, Mask]:
             take the flow from the target to the source.
 
     Returns:
-        ``(H, W, 3)``, bilinear; and ``(H, W)``, where both ways agree at the centre of the nearest
-        cell, and the match lies on the photo. Elsewhere pixels mean nothing.
+        ``(H, W, 3)``, bilinear; and ``(H, W)``, where both ways agree, see ``Flow.at``. Elsewhere
+        pixels mean nothing.
+
+    Raises:
+        BadImage: the photo has not the size of that which the flow leads into.
     """
-    size = Size(*pixels.shape[:2])
-    photo, moves = _as_floats(pixels), flow.moves
-    consistent = flow.consistent.flatten()
+    _check_size(Size(*pixels.shape[:2]), flow.back.grid, "into")
+    photo = _as_floats(pixels)
     warped = np.empty((*flow.grid.image, 3), np.uint8)
     valid = np.empty(flow.grid.image, np.bool_)
     for rows, points in bands(flow.grid.image):
-        matches = points + moves.sample(points)
-        sure = consistent[flow.grid.cell_of(points)] & size.contains(matches)
+        matches, sure = flow.at(points)
         warped[rows] = _shown(photo, matches).reshape(warped[rows].shape)
         valid[rows] = sure.reshape(valid[rows].shape).numpy()
     return warped, valid
@@ -102,14 +103,13 @@ def photo_colours(photo: Size) -> Pixels:
     return _painted(photo, photo, None)
 
 
-def flow_colours(flow: Flow, photo: Size) -> Pixels:
+def flow_colours(flow: Flow) -> Pixels:
     """The colour that ``photo_colours`` gives to the place that each pixel matches: ``(H, W, 3)``.
 
     Args:
         flow: of the photo that gets the colours, ``(H, W)``, into the one that gives them.
-        photo: size of the one that gives them.
     """
-    return _painted(flow.grid.image, photo, flow.moves)
+    return _painted(flow.grid.image, flow.back.grid.image, flow.moves)
 
 
 def swap_object(
@@ -130,8 +130,11 @@ def swap_object(
         target_mask: ``(H, W)`` the target's object. Outside of it no pixel changes.
 
     Raises:
+        BadImage: a photo has not the size of that which the flow leads from or into.
         BadMask: no place of the two objects is matched the same both ways.
     """
+    _check_size(source.size, flow.back.grid, "into")
+    _check_size(target.size, flow.grid, "from")
     moves, photo = _smooth(flow).moves, _as_floats(source.pixels)
     nearest = _nearest_covered(source_mask)
     pixels = target.pixels.copy()
@@ -164,6 +167,14 @@ def object_mask(cells: Tensor, grid: Grid) -> Mask:
     largest = regions == 1 + np.bincount(regions.flat)[1:].argmax()
     mask: Mask = at_pixels(ndimage.binary_fill_holes(largest), grid)
     return mask
+
+
+def _check_size(size: Size, grid: Grid, way: str) -> None:
+    if size != grid.image:
+        raise BadImage(
+            f"the flow leads {way} a photo of {tuple(grid.image)} (high x wide), got one of "
+            f"{tuple(size)}; the flow to warp A onto B is that from B to A"
+        )
 
 
 def _as_floats(pixels: Pixels) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 import sdcorr
 from sdcorr.backbones.sift import Sift
 from sdcorr.errors import BadRecipe
-from sdcorr.flow import Flow, dense_flow
+from sdcorr.flow import Flow, dense_flow, places
 from sdcorr.fusion import FusedSimilarity, Group, MapUse
 from sdcorr.geometry import Grid, Size
 from sdcorr.matchers.mutual import Mutual
@@ -119,36 +121,58 @@ def test_a_flat_place_is_not_consistent():
 
 
 def test_the_flow_at_pixels_by_hand():
-    """Two cells of 4 px, centres at 1.5 and 5.5, moved by (0, 0) and (8, 4): between them by
-    their distance, beyond them as they are. A pixel is consistent as the cell that holds it."""
+    """Two cells of 4 px, centres at 1.5 and 5.5, moved by (0, 0) and (8, 0) to the first and the
+    last of four: between them by their distance, beyond them as they are.
+
+    The way back is that of the nearest of the target's cells, and may err by 1 px. Pixels 3 and 4
+    lie in the middle, at 6 and 9, where other places match, which lead back to 1 and 7.
+    """
     grid = Grid((1, 2), (4.0, 3.0), (0.0, 0.0), Size(3, 8))
-    target = grid.centers().reshape(1, 2, 2) + torch.tensor([[[0.0, 0.0], [8.0, 4.0]]])
-    flow = Flow(grid, target, torch.zeros(1, 2).double(), torch.tensor([[True, False]]))
-    moved, consistent = flow.per_pixel()
+    wide = Grid((1, 4), (4.0, 3.0), (0.0, 0.0), Size(3, 16))
+    target = grid.centers().reshape(1, 2, 2) + torch.tensor([[[0.0, 0.0], [8.0, 0.0]]])
+    back = torch.tensor([[[0.0, -5.0, -2.0, -8.0]], [[0.0] * 4]])
+    flow = Flow(
+        grid, target, torch.zeros(1, 2).double(), torch.tensor([[True, True]]),
+        FeatureMap("back", back, wide), 1.0,
+    )  # fmt: skip
+    moved, valid = flow.per_pixel()
     assert (moved.shape, moved.dtype) == ((3, 8, 2), np.float32)
-    assert (consistent.shape, consistent.dtype) == ((3, 8), np.bool_)
-    shares = [0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1]
+    assert (valid.shape, valid.dtype) == ((3, 8), np.bool_)
     for row in moved:
-        assert row[:, 0].tolist() == pytest.approx([8 * share for share in shares], abs=1e-5)
-        assert row[:, 1].tolist() == pytest.approx([4 * share for share in shares], abs=1e-5)
-    assert consistent.tolist() == [[True] * 4 + [False] * 4] * 3
+        assert row[:, 0].tolist() == pytest.approx([0, 0, 1, 3, 5, 7, 8, 8], abs=1e-5)
+        assert row[:, 1].tolist() == pytest.approx([0] * 8, abs=1e-5)
+    assert valid.tolist() == [[True] * 3 + [False] * 2 + [True] * 3] * 3
+    half = dataclasses.replace(flow, accepted=torch.tensor([[True, False]]))
+    assert half.per_pixel()[1].tolist() == [[True] * 3 + [False] * 5] * 3
 
 
 @pytest.mark.parametrize("grid", [LETTERBOX, UPRIGHT, WIDE], ids=["rows", "columns", "whole"])
 def test_the_flow_at_pixels_agrees_with_a_loop(grid: Grid):
-    """Bilinear between the centres of cells on the photo; padding is never read."""
+    """Bilinear between the centres of cells on the photo; padding is never read, on neither side.
+
+    Three in four cells move alike and back, so that some pixels come back and some do not.
+    """
     generator = torch.Generator().manual_seed(0)
     height, width = grid.shape
-    target = 50 * torch.rand(height, width, 2, generator=generator, dtype=torch.float64)
+    still = torch.rand(height, width, generator=generator) < 0.75
+    moves = 30 * torch.rand(height, width, 2, generator=generator, dtype=torch.float64) - 15
+    moves[still] = torch.tensor([3.0, 2.0]).double()
     inside = grid.inside().reshape(height, width)
-    target[~inside] = 1e6
-    consistent = torch.rand(height, width, generator=generator) > 0.5
-    flow = Flow(grid, target, torch.zeros(height, width).double(), consistent)
-    moved, sure = flow.per_pixel()
-    own = grid.centers().reshape(height, width, 2)
+    moves[~inside] = 1e6
+    back = 20 * torch.rand(2, 8, 8, generator=generator) - 10
+    back[:, torch.rand(8, 8, generator=generator) < 0.75] = torch.tensor([[-3.0], [-2.0]])
+    back[:, [0, 7]] = 1e6
+    accepted = torch.rand(height, width, generator=generator) > 0.1
+    own = places(grid).reshape(height, width, 2)
+    flow = Flow(
+        grid, own + moves, torch.zeros(height, width).double(), accepted,
+        FeatureMap("back", back, LETTERBOX), 4.0,
+    )  # fmt: skip
+    moved, valid = flow.per_pixel()
     rows, columns = inside.any(dim=1).nonzero()[:, 0].tolist(), inside.any(dim=0).nonzero()[:, 0]
     columns = columns.tolist()
-    for y, x in ((0, 0), (7, 3), (20, 11), (23, 24), (44, 24), (10, 17), (31, 5)):
+    seen = set()
+    for y, x in itertools.product(range(0, 45, 4), range(0, 25, 3)):
         column = (x + 0.5 - grid.offset[0]) / grid.stride[0] - 0.5
         row = (y + 0.5 - grid.offset[1]) / grid.stride[1] - 0.5
         column = min(max(column, columns[0]), columns[-1])
@@ -157,9 +181,17 @@ def test_the_flow_at_pixels_agrees_with_a_loop(grid: Grid):
         for r in {int(row), min(int(row) + 1, rows[-1])}:
             for c in {int(column), min(int(column) + 1, columns[-1])}:
                 share = (1 - abs(row - r)) * (1 - abs(column - c))
-                expected += share * (target[r, c] - own[r, c])
+                expected += share * moves[r, c]
         assert moved[y, x].tolist() == pytest.approx(expected.tolist(), abs=1e-3)
-        assert sure[y, x] == consistent[round(row), round(column)]
+        px, py = x + expected[0].item(), y + expected[1].item()
+        over = min(max(round((px + 0.5) / 9 - 0.5), 0), 7)
+        down = min(max(round((py + 12.5) / 9 - 0.5), 1), 6)  # rows 0 and 7 lie on padding
+        dx, dy = back[:, down, over].tolist()
+        comes = math.hypot(px + dx - x, py + dy - y) <= 4
+        on = -0.5 <= px <= 71.5 and -0.5 <= py <= 47.5
+        assert valid[y, x] == (bool(accepted[round(row), round(column)]) and comes and on)
+        seen |= {(bool(valid[y, x]), comes, on)}
+    assert seen >= {(True, True, True), (False, True, True), (False, False, True)}
 
 
 # From photos

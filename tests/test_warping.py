@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sdcorr import warping
-from sdcorr.errors import BadMask
+from sdcorr.errors import BadImage, BadMask
+from sdcorr.feature_map import FeatureMap
 from sdcorr.flow import Flow, places
 from sdcorr.geometry import Grid, Size
 from sdcorr.types import Image
@@ -36,9 +37,16 @@ def some_photo(size: Size, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
-def flow_to(grid: Grid, target: torch.Tensor, consistent: torch.Tensor | None = None) -> Flow:
-    sure = torch.ones(grid.shape, dtype=torch.bool) if consistent is None else consistent
-    return Flow(grid, target.reshape(*grid.shape, 2), torch.zeros(grid.shape).double(), sure)
+def flow_to(
+    grid: Grid, target: torch.Tensor, accepted: torch.Tensor | None = None, into: Size | None = None
+) -> Flow:
+    """Into a photo of the same size if not said. Everything comes back."""
+    sure = torch.ones(grid.shape, dtype=torch.bool) if accepted is None else accepted
+    height, width = into or grid.image
+    one = Grid((1, 1), (float(width), float(height)), (0.0, 0.0), into or grid.image)
+    back = FeatureMap("back", torch.zeros(2, 1, 1), one)
+    error = torch.zeros(grid.shape).double()
+    return Flow(grid, target.reshape(*grid.shape, 2), error, sure, back, math.inf)
 
 
 def still(grid: Grid) -> Flow:
@@ -48,9 +56,9 @@ def still(grid: Grid) -> Flow:
 def some_flow(grid: Grid, into: Size, sure: float = 0.7) -> Flow:
     generator = torch.Generator().manual_seed(0)
     unit = torch.rand(*grid.shape, 2, generator=generator, dtype=torch.float64)
-    consistent = torch.rand(grid.shape, generator=generator) < sure
+    accepted = torch.rand(grid.shape, generator=generator) < sure
     target = unit * torch.tensor([into.width, into.height]) - 0.5
-    return flow_to(grid, target, consistent & grid.inside().reshape(grid.shape))
+    return flow_to(grid, target, accepted & grid.inside().reshape(grid.shape), into)
 
 
 # Warp
@@ -70,7 +78,8 @@ def test_whole_pixels_of_shift_are_exact_and_what_left_the_photo_is_not_valid(sh
     """The photo that is warped is larger than the flow's own, and not of its shape."""
     grid, (dx, dy) = GRIDS["prime"], shift
     photo = some_photo(Size(33, 30))
-    warped, valid = warp(photo, flow_to(grid, places(grid) + torch.tensor(shift)))
+    flow = flow_to(grid, places(grid) + torch.tensor(shift), into=Size(33, 30))
+    warped, valid = warp(photo, flow)
     assert warped.shape == (31, 29, 3)
     expected = np.zeros((31, 29), bool)
     for y in range(31):
@@ -102,7 +111,7 @@ def test_photos_may_be_read_only_and_mirrored_arrays():
 
 
 def place_of(flow: Flow, x: int, y: int) -> tuple[float, float, bool]:
-    """Where a pixel's match lies, bilinear between cells on the photo, and if it is consistent."""
+    """Where a pixel's match lies, bilinear between cells on the photo, and if it is accepted."""
     grid, (h, w) = flow.grid, flow.grid.shape
     own = places(grid).reshape(h, w, 2)
     inside = grid.inside().reshape(h, w).nonzero()
@@ -115,7 +124,7 @@ def place_of(flow: Flow, x: int, y: int) -> tuple[float, float, bool]:
         for c in {math.floor(column), math.ceil(column)}:
             share = (1 - abs(row - r)) * (1 - abs(column - c))
             moved += share * (flow.target[r, c] - own[r, c])
-    sure = bool(flow.consistent[round(row), round(column)])
+    sure = bool(flow.accepted[round(row), round(column)])
     return x + moved[0].item(), y + moved[1].item(), sure
 
 
@@ -148,9 +157,9 @@ def test_warp_agrees_with_a_loop(grid, monkeypatch):
 @every_grid
 def test_bands_change_nothing(grid, monkeypatch):
     photo, flow = some_photo(Size(17, 40)), some_flow(grid, Size(17, 40))
-    whole = warp(photo, flow), photo_colours(grid.image), flow_colours(flow, Size(17, 40))
+    whole = warp(photo, flow), photo_colours(grid.image), flow_colours(flow)
     monkeypatch.setattr("sdcorr.flow.AT_ONCE", 3 * grid.image.width + 1)
-    bands = warp(photo, flow), photo_colours(grid.image), flow_colours(flow, Size(17, 40))
+    bands = warp(photo, flow), photo_colours(grid.image), flow_colours(flow)
     for one, other in zip([*whole[0], *whole[1:]], [*bands[0], *bands[1:]], strict=True):
         assert np.array_equal(one, other)
 
@@ -237,15 +246,15 @@ def test_matches_get_the_colours_of_their_places(grid):
     for x, y in ((0, 0), (size.width // 3, size.height // 2), (size.width - 1, size.height - 1)):
         assert own[y, x].tolist() == checked(x, y, size)
     # float32 moves a place by 1e-4 px, which may round to the next level, or beyond a square
-    difference = np.abs(flow_colours(still(grid), size).astype(int) - own).max(axis=2)
+    difference = np.abs(flow_colours(still(grid)).astype(int) - own).max(axis=2)
     assert (difference <= 1).mean() > 0.95
     assert difference.max() < 60
 
 
 def test_a_match_gives_its_colour_to_the_pixel_that_has_it():
     grid, other = GRIDS["one cell"], Size(17, 40)
-    flow = flow_to(grid, torch.tensor([[30.0, 4.0]]).double())
-    assert flow_colours(flow, other)[5, 6].tolist() == checked(30, 4, other)
+    flow = flow_to(grid, torch.tensor([[30.0, 4.0]]).double(), into=other)
+    assert flow_colours(flow)[5, 6].tolist() == checked(30, 4, other)
 
 
 def test_squares_are_as_high_as_wide_and_begin_at_the_corner():
@@ -321,7 +330,7 @@ def test_swapping_agrees_with_a_loop(name, monkeypatch):
     mask, inner = everything(grid.image), box(into, 4, 3, 20, 15)
     mask[: grid.image.height // 3] = False
     swapped = swap_object(source, target, flow, inner, mask)
-    smooth = flow_to(grid, reference_flow(flow))
+    smooth = flow_to(grid, reference_flow(flow), into=into)
     covered = np.argwhere(inner)
     for y, x in np.argwhere(mask):
         px, py, _ = place_of(smooth, x, y)
@@ -377,6 +386,19 @@ def test_nothing_agrees():
     whole = everything(grid.image)
     with pytest.raises(BadMask, match="no place of the two objects is matched the same both ways"):
         swap_object(photo, photo, none, whole, whole)
+
+
+def test_a_flow_the_other_way_round_is_refused():
+    """The usual mistake: to warp A onto B takes the flow from B to A."""
+    grid, size = GRIDS["prime"], GRIDS["prime"].image
+    flow = flow_to(grid, places(grid), into=Size(17, 40))
+    own, other = Image(some_photo(size)), Image(some_photo(Size(17, 40)))
+    with pytest.raises(BadImage, match=r"into a photo of \(17, 40\) .* got one of \(31, 29\)"):
+        warp(own.pixels, flow)
+    with pytest.raises(BadImage, match="leads into"):
+        swap_object(own, other, flow, everything(size), everything(Size(17, 40)))
+    with pytest.raises(BadImage, match="leads from"):
+        swap_object(other, other, flow, everything(Size(17, 40)), everything(Size(17, 40)))
 
 
 def test_edges_are_feathered_by_hand():

@@ -199,7 +199,7 @@ def _write_pictures(
         write_png(wanted.warped, np.dstack([pixels, valid * np.uint8(255)]))
         yield f"wrote {wanted.warped}"
     if wanted.picture is not None:
-        colours = photo_colours(source.size), flow_colours(back, source.size)
+        colours = photo_colours(source.size), flow_colours(back)
         write_picture(wanted.picture, plot_flow(source, target, colours, pixels, valid))
         yield f"wrote {wanted.picture}"
 
