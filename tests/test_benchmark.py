@@ -342,9 +342,11 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(several: Path, dinov2_folder: Path) -> Small:
-    """For processes that die: many are started, and diffusers would be most of their time."""
-    return Small(several, "dinov2-b", {"dinov2": dinov2_folder})
+def small(several: Path, sift: Recipe) -> Small:
+    """For processes that die: many are started, and model libraries would be most of their time."""
+    recipe = several / "small-sift.json"
+    recipe.write_text(json.dumps(sift.describe()))
+    return Small(several, str(recipe), {})
 
 
 @pytest.fixture(scope="module")

@@ -226,8 +226,8 @@ def layered_map(channels: int, side: int, seed: int, spread: float) -> FeatureMa
     ("shapes", "kept", "spread"),
     [
         ({"8": (10, 12), "5": (10, 6), "2": (10, 3), "token": (7, 12)}, 4, 1.0),
-        # the recipe's own, with values of the size that UNets have: layers must keep their share
-        ({"8": (640, 60), "5": (1280, 30), "2": (1280, 15), "token": (768, 60)}, 256, 30.0),
+        # the recipe's channels, with values of the size that UNets have: layers keep their share
+        ({"8": (640, 48), "5": (1280, 24), "2": (1280, 12), "token": (768, 48)}, 256, 30.0),
     ],
     ids=["small", "real size"],
 )

@@ -728,7 +728,7 @@ print(json.dumps(found))
 
 
 def test_bit_for_bit_in_another_process(both, checkpoints, photos, tmp_path):
-    names = ("geoaware", "cleandift-sd21", "sdxl")
+    names = ("geoaware", "sdxl")
     np.save(tmp_path / "photo.npy", photos[0])
     places = {
         name: {key: str(checkpoints[one.model]) for key, one in small(name).weights.items()}
