@@ -44,7 +44,11 @@ class Wanted:
 
 
 def answer(
-    joined: Joined, turned: bool, points: Sequence[Sequence[float]], around: bool
+    joined: Joined,
+    turned: bool,
+    points: Sequence[Sequence[float]],
+    around: bool = False,
+    least: float | None = None,
 ) -> dict[str, Any]:
     """What the page shows of points.
 
@@ -53,13 +57,14 @@ def answer(
         turned: the points are of the second photo.
         points: (x, y) in pixels.
         around: also what else of the other photo is like the first point.
+        least: reject matches of less confidence, see ``Fused.match``.
 
     Returns:
         For JSON: ``matches``, where each point lies, in pixels, and how sure that is; with
         ``around`` also ``next``, the next best places, and ``heat``, see ``heat``.
     """
     pair = joined.back if turned else joined.forth
-    matches = pair.match(points)
+    matches = pair.match(points, least)
     likely = [None] * len(matches) if matches.confidence is None else matches.confidence.tolist()
     rows = zip(
         matches.target.tolist(), matches.score.tolist(), likely, matches.matched.tolist(),
@@ -98,12 +103,14 @@ def heat(pair: Fused, point: Tensor) -> dict[str, Any]:
     }
 
 
-def as_json(joined: Joined, wanted: Sequence[Wanted], photos: tuple[str, str]) -> dict[str, Any]:
+def as_json(
+    joined: Joined, wanted: Sequence[Wanted], photos: tuple[str, str], least: float | None = None
+) -> dict[str, Any]:
     """The points as ``sdcorr match --json`` writes them; besides, ``asked`` and ``corrected``.
 
     A corrected place is the user's: it has no score and no confidence, and is matched.
     """
-    told = matches_alone(collect(joined, wanted)) | dict(joined.made)
+    told = matches_alone(collect(joined, wanted, least)) | dict(joined.made)
     for side, name in zip(("source", "target"), photos, strict=True):
         told[side]["path"] = name
     for match, one in zip(told["matches"], wanted, strict=True):
@@ -114,10 +121,10 @@ def as_json(joined: Joined, wanted: Sequence[Wanted], photos: tuple[str, str]) -
     return told
 
 
-def as_csv(joined: Joined, wanted: Sequence[Wanted]) -> str:
+def as_csv(joined: Joined, wanted: Sequence[Wanted], least: float | None = None) -> str:
     """The points as CSV, a header and a row each; empty where a number does not exist."""
     lines = [csv_line(COLUMNS)]
-    for match in as_json(joined, wanted, ("", ""))["matches"]:
+    for match in as_json(joined, wanted, ("", ""), least)["matches"]:
         matched, corrected = (str(match[key]).lower() for key in ("matched", "corrected"))
         lines.append(
             csv_line(
@@ -128,21 +135,23 @@ def as_csv(joined: Joined, wanted: Sequence[Wanted]) -> str:
     return "".join(lines)
 
 
-def as_png(joined: Joined, wanted: Sequence[Wanted]) -> bytes:
+def as_png(joined: Joined, wanted: Sequence[Wanted], least: float | None = None) -> bytes:
     """The picture that ``sdcorr match`` draws of the points."""
     buffer = io.BytesIO()
     with _DRAWING, warnings.catch_warnings(action="ignore"):  # a name in a script the font lacks
-        collect(joined, wanted).plot().savefig(buffer, format="png")
+        collect(joined, wanted, least).plot().savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-def collect(joined: Joined, wanted: Sequence[Wanted]) -> Matches:
+def collect(joined: Joined, wanted: Sequence[Wanted], least: float | None = None) -> Matches:
     """Matches from the first photo to the second, of points asked for in either, in their order.
 
     Each cycle error is in pixels of the photo in which its point was asked for.
     """
-    forth = joined.forth.match([one.place for one in wanted if not one.turned] or np.zeros((0, 2)))
-    back = joined.back.match([one.place for one in wanted if one.turned] or np.zeros((0, 2)))
+    forth, back = (
+        pair.match([one.place for one in wanted if one.turned == turned] or np.zeros((0, 2)), least)
+        for pair, turned in ((joined.forth, False), (joined.back, True))
+    )
     back = replace(back, source=back.target, target=back.source)
     order = torch.tensor([one.turned for one in wanted], dtype=torch.bool).argsort(stable=True)
     place_of = order.argsort()  # of each point in those of forth, then those of back

@@ -34,6 +34,7 @@ class Photo:
         digest: of the pixels; of the same photo the same, also in another demo.
         image: upright, in 8 bits.
         shown: JPEG of it, as large as a screen.
+        reduced: that has fewer pixels than the photo.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Photo:
     digest: str
     image: Image = field(repr=False)
     shown: bytes = field(repr=False)
+    reduced: bool
 
 
 def read_upload(file: BinaryIO, name: str) -> Photo:
@@ -68,14 +70,23 @@ def make_photo(image: Image, name: str) -> Photo:
     """The photo with the copy that is shown. Its name becomes one that can be."""
     copy = PIL.Image.fromarray(image.pixels)
     copy.thumbnail((SHOWN, SHOWN))
-    buffer = io.BytesIO()
-    copy.save(buffer, "JPEG", quality=90, subsampling=0)
     digest = hashlib.sha256(str(image.size).encode())
     digest.update(image.pixels.tobytes())
     return Photo(
         secrets.token_urlsafe(16), _shown_name(name), digest.hexdigest()[:16], image,
-        buffer.getvalue(),
+        _as_jpeg(copy), copy.size != (image.size.width, image.size.height),
     )  # fmt: skip
+
+
+def whole(photo: Photo) -> bytes:
+    """JPEG of the photo with all its pixels, for who looks closely."""
+    return _as_jpeg(PIL.Image.fromarray(photo.image.pixels))
+
+
+def _as_jpeg(picture: PIL.Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90, subsampling=0)
+    return buffer.getvalue()
 
 
 def _shown_name(name: str) -> str:

@@ -54,6 +54,19 @@ def flag_of(body: Body, key: str) -> bool:
     return value
 
 
+def least_of(body: Body) -> float | None:
+    """The confidence below which matches are rejected; None where it is left out, or null.
+
+    Whether it is 0 to 1, and the recipe has one, is told by ``Fused.match``.
+    """
+    value = body.get("least")
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise HTTPException(400, f"expected a number as least, got {_short(value)}")
+    return float(value)
+
+
 def choice_of(body: Body, key: str, known: tuple[str, ...]) -> str:
     """A field that is one of some words."""
     value = body.get(key)

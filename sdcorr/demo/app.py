@@ -22,13 +22,14 @@ from starlette.staticfiles import StaticFiles
 
 from sdcorr.demo._answers import answer, as_csv, as_json, as_png
 from sdcorr.demo._guard import HEADERS, Guard
-from sdcorr.demo._photos import BYTES, Photo, read_upload
+from sdcorr.demo._photos import BYTES, Photo, read_upload, whole
 from sdcorr.demo._requests import (
     POINTS,
     Body,
     body_of,
     choice_of,
     flag_of,
+    least_of,
     pairing_of,
     points_of,
     wanted_of,
@@ -36,6 +37,7 @@ from sdcorr.demo._requests import (
 from sdcorr.demo._studio import Job, Joined, Studio, matcher_names
 from sdcorr.errors import BadPort, SdcorrError
 from sdcorr.files import to_json
+from sdcorr.plugins import name_of
 
 PAGE = Path(__file__).parent / "page"
 ENVELOPE = 10_000  # bytes of a request around a photo
@@ -130,6 +132,7 @@ def _setup(studio: Studio, start: dict[str, Any]) -> Endpoint:
                 "name": name,
                 "about": recipe.about,
                 "category": recipe.uses_category,
+                "matcher": name_of(recipe.matcher),
                 "ready": studio.is_ready(name),
             }
             for name, recipe in studio.recipes.items()
@@ -158,7 +161,10 @@ def _upload(studio: Studio) -> Endpoint:
 
 def _shown(studio: Studio) -> Endpoint:
     async def shown(request: Request) -> Response:
-        return Response(studio.photo(request.path_params["id"]).shown, media_type="image/jpeg")
+        photo = studio.photo(request.path_params["id"])
+        if "whole" not in request.query_params:
+            return Response(photo.shown, media_type="image/jpeg")
+        return Response(await run_in_threadpool(whole, photo), media_type="image/jpeg")
 
     return shown
 
@@ -170,7 +176,7 @@ def _join(studio: Studio) -> Endpoint:
             return JSONResponse(
                 {"ready": False, "step": state.step, "number": state.number, "steps": state.steps}
             )
-        return JSONResponse({"ready": True})
+        return JSONResponse({"ready": True, "calibrated": state.forth.calibration is not None})
 
     return join
 
@@ -182,7 +188,8 @@ def _match(studio: Studio) -> Endpoint:
         if around and not points:
             raise HTTPException(400, "expected a point to look around, got none")
         joined = await run_in_threadpool(_ready, studio, body)
-        return JSONResponse(await run_in_threadpool(answer, joined, turned, points, around))
+        least = least_of(body)
+        return JSONResponse(await run_in_threadpool(answer, joined, turned, points, around, least))
 
     return match
 
@@ -190,14 +197,14 @@ def _match(studio: Studio) -> Endpoint:
 def _export(studio: Studio) -> Endpoint:
     def write(body: Body) -> Response:
         kind, joined = choice_of(body, "format", tuple(FORMATS)), _ready(studio, body)
-        wanted = wanted_of(body, joined)
+        wanted, least = wanted_of(body, joined), least_of(body)
         if kind == "csv":
-            content: str | bytes = as_csv(joined, wanted)
+            content: str | bytes = as_csv(joined, wanted, least)
         elif kind == "png":
-            content = as_png(joined, wanted)
+            content = as_png(joined, wanted, least)
         else:
             names = (studio.photo(body["first"]).name, studio.photo(body["second"]).name)
-            content = to_json(as_json(joined, wanted, names))
+            content = to_json(as_json(joined, wanted, names, least))
         return Response(content, media_type=FORMATS[kind])
 
     async def export(request: Request) -> Response:
@@ -216,7 +223,7 @@ def _ready(studio: Studio, body: Body) -> Joined:
 def _of_photo(photo: Photo) -> dict[str, Any]:
     height, width = photo.image.size
     about = {"id": photo.id, "name": photo.name, "digest": photo.digest}
-    return about | {"width": width, "height": height}
+    return about | {"width": width, "height": height, "reduced": photo.reduced}
 
 
 def _error(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

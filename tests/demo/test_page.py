@@ -61,8 +61,16 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
         self.page.on("request", self._request)
         self.agrees = True  # to what it is asked in a dialog
-        self.page.on("dialog", lambda told: told.accept() if self.agrees else told.dismiss())
+        self.told: list[str] = []  # in dialogs
+        self.page.on("dialog", self._dialog)
         self.page.set_default_timeout(10_000)
+
+    def _dialog(self, dialog: Any) -> None:
+        self.told.append(dialog.message)
+        if self.agrees:
+            dialog.accept()
+        else:
+            dialog.dismiss()
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -339,13 +347,12 @@ def test_photos_are_chosen_and_progress_is_shown(visit: Visit, files: tuple[Path
     tab.says("Encoding wide.jpg.")
     sync_api.expect(tab.get("progressbar", "Encoding the photos")).to_be_visible()
     tab.until("parseInt(document.getElementById('seconds').textContent) >= 1")
-    tab.page.mouse.click(*tab.at("first", (100, 100)))  # too early: said, and no point is set
-    tab.until("document.querySelectorAll('#rows tr').length === 0")
+    tab.page.mouse.click(*tab.at("first", (100, 100)))  # early: looked for as soon as it can be
+    assert [row[2:] for row in tab.rows] == [["", "", ""]]
     gate.open()
-    tab.ready()
-    sync_api.expect(tab.get("progressbar", "Encoding the photos")).to_be_hidden()
-    tab.click("first", (100, 100))
     sync_api.expect(tab.mark("second", 1)).to_be_visible()
+    tab.says(re.compile("^Point 1:"))
+    sync_api.expect(tab.get("progressbar", "Encoding the photos")).to_be_hidden()
 
 
 DROP = """([side, name, bytes]) => {
@@ -452,13 +459,36 @@ def test_a_dropped_folder_is_said_to_be_none(visit: Visit, empty: str, tmp_path:
     tab.says("Choose two photos.")
 
 
-def test_another_photo_clears_the_points(tab: Tab, files: tuple[Path, Path]) -> None:
-    tab.click("first", (100, 100))
+def test_another_photo_keeps_what_was_clicked_in_the_one_that_stays(
+    tab: Tab, sift: Pipeline, files: tuple[Path, Path]
+) -> None:
+    """The way to annotate many photos: click once, and change the other photo."""
+    first = tab.click("first", (100, 100))
+    tab.click("first", (60, 200))
+    tab.drag("second", 2, tab.at("second", (150, 40)))
+    tab.click("second", (60, 80))
+    tab.get("textbox", "name of point 1").fill("ear")
+    tab.agrees = False
+    before = tab.rows
+    tab.choose("second", files[0])
+    tab.says("The photos are as they were.")
+    assert tab.told == [
+        "Another second photo removes 1 of 3 points, clicked in the old one, and corrections by "
+        "hand (1). Go on?"
+    ]
+    assert tab.rows == before
+    tab.agrees = True
     tab.show("second", files[0])
+    tab.settled()
+    x, y = sift.match(files[0], files[0], [first]).target[0].tolist()
+    sync_api.expect(tab.page.locator("#rows tr").first).to_contain_text(f"{x:.1f}  {y:.1f}")
+    assert [row[0] for row in tab.rows] == ["ear", "2"]
+    assert tab.rows[1][3] != "by hand"
+    tab.ready()  # nothing is selected
+    tab.show("first", files[1])
     tab.ready()
     assert tab.rows == []
-    assert tab.page.locator(".mark, .next").count() == 0
-    assert tab.page.locator("canvas:visible").count() == 0
+    assert tab.page.locator(".mark, .next, canvas:visible").count() == 0
 
 
 def test_the_photo_that_was_chosen_last_is_shown(
@@ -759,7 +789,7 @@ def test_a_press_without_a_move_selects(tab: Tab) -> None:
     tab.click("first", (205, 104))
     tab.click("first", (60, 80))
     tab.mark("second", 1).click()
-    sync_api.expect(tab.mark("first", 1)).to_have_class("mark selected")
+    sync_api.expect(tab.mark("first", 1)).to_have_class(re.compile("selected"))
     sync_api.expect(tab.mark("first", 2)).to_have_class("mark")
     assert [row[3] == "by hand" for row in tab.rows] == [False, False]
     assert len(tab.rows) == 2
@@ -800,6 +830,70 @@ def test_fingers_drag_too(visit: Visit, address: str, files: tuple[Path, Path]) 
     assert len(tab.rows) == 1
 
 
+# ---- looking closely
+
+
+def test_the_wheel_zooms_around_the_pointer_and_clicks_ask_for_what_is_seen(tab: Tab) -> None:
+    eye = (205.0, 104.0)
+    before, width = tab.at("first", eye), tab.box("first")["width"]
+    tab.page.mouse.move(*before)
+    tab.page.keyboard.down("Control")
+    for _ in range(4):
+        tab.page.mouse.wheel(0, -100)
+    tab.page.keyboard.up("Control")
+    tab.until(f"document.querySelector('#first img').getBoundingClientRect().width > {5 * width}")
+    assert tab.box("first")["width"] == pytest.approx(1.5**4 * width)
+    assert tab.at("first", eye) == pytest.approx(before, abs=1.5)  # browsers scroll by whole pixels
+    asked = tab.click("first", eye)
+    assert asked == pytest.approx(eye, abs=0.3)
+    tab.is_at("first", 1, asked)
+    with tab.page.expect_response("**/match"):
+        tab.drag("first", 1, (before[0] + 40, before[1] + 20))
+    per_pixel = tab.box("first")["width"] / 471
+    moved = asked[0] + 40 / per_pixel, asked[1] + 20 / per_pixel
+    assert numbers(tab.rows[0][1]) == pytest.approx(moved, abs=0.5)
+
+
+def test_a_zoomed_photo_is_dragged_and_shows_what_is_selected(tab: Tab) -> None:
+    tab.click("first", (205, 104))
+    tab.click("first", (440, 300))
+    whole = tab.box("first")
+    for _ in range(4):
+        tab.get("button", "zoom first photo in").click()
+    x, y = whole["x"] + whole["width"] / 2, whole["y"] + whole["height"] / 2
+    begin = tab.box("first")
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 60, y + 30, steps=4)
+    tab.page.mouse.up()
+    after = tab.box("first")
+    assert (after["x"] - begin["x"], after["y"] - begin["y"]) == pytest.approx((60, 30), abs=1)
+    assert len(tab.rows) == 2  # the drag set no point
+    for number in (1, 2):
+        tab.mark("second", number).click()  # selects it in both photos
+        there = tab.centre(tab.mark("first", number))
+        assert whole["x"] < there[0] < whole["x"] + whole["width"]
+        assert whole["y"] < there[1] < whole["y"] + whole["height"]
+    tab.view("first").focus()
+    tab.press("0")
+    assert tab.box("first") == pytest.approx(whole, abs=1)
+    assert tab.get("button", "zoom first photo out").is_disabled()
+    tab.press("+")
+    assert tab.box("first")["width"] == pytest.approx(1.5 * whole["width"])
+    tab.press("-")
+    assert tab.box("first")["width"] == pytest.approx(whole["width"])
+
+
+def test_of_a_large_photo_all_pixels_can_be_seen(visit: Visit, empty: str, tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (5000, 100)).save(tmp_path / "long.png")
+    tab = visit.tab(empty).open()
+    tab.show("first", tmp_path / "long.png")
+    natural = "document.querySelector('#first img').naturalWidth"
+    tab.until(f"{natural} === 2048")
+    tab.get("button", "zoom first photo in").click()
+    tab.until(f"{natural} === 5000")
+
+
 # ---- keyboard
 
 
@@ -810,7 +904,7 @@ def test_everything_is_reached_by_tab_in_order(tab: Tab) -> None:
     tab.page.evaluate("document.querySelector('h1').tabIndex = -1")
     tab.page.evaluate("document.querySelector('h1').focus()")
     seen = []
-    for _ in range(22 + count):
+    for _ in range(26 + count):
         tab.press("Tab")
         seen.append(tab.focused)
         ring = tab.page.evaluate(
@@ -823,20 +917,22 @@ def test_everything_is_reached_by_tab_in_order(tab: Tab) -> None:
     kinds = [re.sub(r"[\d.]+ +[\d.]+$", "x y", re.sub(r", score.*", "", one)) for one in seen]
     kinds = [re.sub(r"^(Recipe|Matcher).*", r"\1", one.strip(), flags=re.DOTALL) for one in kinds]
     assert kinds == [
-        "Recipe", "Matcher", "Heat map", "Next best places",
-        "Choose first photo", "wide.jpg: arrow keys move the cross, Enter sets a point",
+        "Recipe", "Matcher", "Least confidence", "Heat map", "Next best places",
+        "Choose first photo", "zoom first photo in",
+        "wide.jpg: arrow keys move the cross, Enter sets a point, + and - zoom",
         "point 1, first photo, x y",
-        "Choose second photo", "upright.jpg: arrow keys move the cross, Enter sets a point",
+        "Choose second photo", "zoom second photo in",
+        "upright.jpg: arrow keys move the cross, Enter sets a point, + and - zoom",
         *[f"next best place {rank}" for rank in range(1, count + 1)],
         "point 1, second photo, x y",
-        "Download JSON", "Download CSV", "Download picture", "Remove all",
+        "Download JSON", "Download CSV", "Download picture", "Remove all", "Load points",
         "select point 1", "name of point 1", "remove point 1", "How to use this page",
     ]  # fmt: skip
 
 
 def test_a_point_is_set_moved_and_removed_by_keyboard(tab: Tab) -> None:
     tab.page.get_by_label("Choose first photo").focus()
-    tab.press("Tab")
+    tab.press("Tab", "Tab")
     cross = tab.page.locator("#first .cross")
     sync_api.expect(cross).to_be_visible()  # one sees where Enter would set a point
     assert tab.centre(cross) == pytest.approx(tab.at("first", (235, 156)), abs=0.6)
@@ -908,7 +1004,7 @@ def test_points_are_renamed_selected_and_removed(tab: Tab) -> None:
     assert [row[0] for row in tab.rows] == ["1", "2", "3"]
     tab.get("button", "select point 1").click()
     sync_api.expect(tab.page.locator("tr.selected")).to_have_count(1)
-    sync_api.expect(tab.mark("second", 1)).to_have_class("mark selected")
+    sync_api.expect(tab.mark("second", 1)).to_have_class(re.compile("selected"))
     tab.says(re.compile("^Point 1:"))
     assert tab.focused == "select point 1"
     tab.get("button", "remove point 2").click()
@@ -968,7 +1064,79 @@ def test_files_hold_what_is_shown(tab: Tab) -> None:
         assert picture.width > 300
 
 
+def test_downloads_are_named_after_the_photos(tab: Tab) -> None:
+    tab.click("first", (205, 104))
+    with tab.page.expect_download() as file:
+        tab.get("button", "Download CSV").click()
+    assert file.value.suggested_filename == "wide-upright.csv"
+
+
+def test_points_are_loaded_as_they_were_downloaded(tab: Tab, tmp_path: Path) -> None:
+    tab.click("first", (205, 104))
+    tab.click("second", (60, 80))
+    tab.drag("first", 2, tab.at("first", (400, 30)))
+    tab.get("textbox", "name of point 1").fill("nose")
+    tab.press("Enter")
+    before = tab.rows
+    file = tmp_path / "points.json"
+    file.write_bytes(tab.download("Download JSON").read_bytes())
+    tab.get("button", "Remove all").click()
+
+    def load(count: int) -> None:
+        tab.page.get_by_label("Load points").set_input_files(file)
+        scored = "[...document.querySelectorAll('#rows tr')].filter(row => row.cells[4].innerText)"
+        tab.until(f"{scored}.length === {count}")
+
+    load(2)
+    assert tab.rows == before
+    file.write_text('{"ear": [100, 50], "tail": [20.5, 300]}')
+    load(4)
+    assert [row[:2] for row in tab.rows[2:]] == [["ear", "100.0  50.0"], ["tail", "20.5  300.0"]]
+    file.write_text("[[1, 2]]")
+    load(5)
+    assert tab.rows[4][:2] == ["5", "1.0  2.0"]
+
+
+OTHERS = {"schema": "sdcorr.matches/1", "matches": [], "source": {"size": [5, 4]}}
+NO_POINTS = {
+    "{": "it is no JSON",
+    "5": "it holds no points; expected",
+    "[]": "it holds no points; expected",
+    "[[1, 2, 3]]": r"expected points \[x, y\], got \[1,2,3\]",
+    '{"a": [1, null]}': r"expected points \[x, y\], got \[1,null\]",
+    "[[471, 5]]": "the point 471, 5 is not on the first photo",
+    json.dumps(OTHERS): "it is of another pair: its source has 4 . 5 pixels, the first photo",
+}
+
+
+def test_files_without_points_of_this_pair(tab: Tab, tmp_path: Path) -> None:
+    for number, (content, sentence) in enumerate(NO_POINTS.items()):
+        file = tmp_path / f"{number}.json"
+        file.write_text(content)
+        tab.page.get_by_label("Load points").set_input_files(file)
+        tab.fails(re.compile(f"^No points were read from {number}.json: {sentence}"))
+    assert tab.rows == []
+
+
 # ---- recipe, matcher, category
+
+
+def test_matches_of_little_confidence_are_rejected(
+    tab: Tab, sift: Pipeline, files: tuple[Path, Path]
+) -> None:
+    points = [tab.click("first", place) for place in ((205, 104), (60, 80), (300, 200))]
+    sure = sift.match(*files, points).confidence.tolist()
+    least = sorted(sure)[1] + 1e-6  # two of three have less
+    rejected = tab.page.locator("#second .mark.rejected")
+    sync_api.expect(rejected).to_have_count(0)
+    tab.page.get_by_label("Least confidence").fill(str(least))
+    tab.press("Enter")
+    sync_api.expect(rejected).to_have_count(2)
+    answer = json.loads(tab.download("Download JSON").read_text())
+    assert [match["matched"] for match in answer["matches"]] == [one >= least for one in sure]
+    tab.get("combobox", "Matcher").select_option("soft_argmax")  # which has no confidence
+    sync_api.expect(rejected).to_have_count(0)
+    sync_api.expect(tab.page.get_by_label("Least confidence")).to_be_hidden()
 
 
 def test_points_are_found_anew_by_another_recipe(
@@ -1126,6 +1294,22 @@ def test_a_demo_that_begins_anew_at_the_same_port(
     assert len(tab.rows) == 3
 
 
+def test_a_demo_that_begins_anew_with_the_same_photos_has_their_points(
+    visit: Visit, files: tuple[Path, Path]
+) -> None:
+    tab = visit(studio_with(), files).ready()
+    tab.click("first", (205, 104))
+    tab.click("second", (60, 80))
+    kept = tab.page.evaluate("sessionStorage.getItem('sdcorr')")
+    again = visit.tab(visit.serve(studio_with(), "sift", files), files)
+    again.expected = [REFUSED]  # no photo of before is known
+    again.page.add_init_script(f"sessionStorage.setItem('sdcorr', {json.dumps(kept)})")
+    again.open().settled()
+    for number, side in ((1, "second"), (2, "first")):
+        sync_api.expect(again.mark(side, number)).to_be_visible()
+    assert [row[:3] for row in again.rows] == [row[:3] for row in tab.rows]
+
+
 def test_pairs_that_were_let_go_are_joined_again(visit: Visit, files: tuple[Path, Path]) -> None:
     studio = studio_with()
     tab = visit(studio, files).ready()
@@ -1213,6 +1397,7 @@ def test_a_reload_keeps_photos_and_points(tab: Tab) -> None:
     tab.get("textbox", "name of point 2").fill("ear")
     tab.press("Enter")
     tab.get("combobox", "Matcher").select_option("soft_argmax")
+    tab.get("checkbox", "Heat map").uncheck()
     tab.settled()
     tab.click("first", (100, 200))
     before = tab.rows
@@ -1221,6 +1406,7 @@ def test_a_reload_keeps_photos_and_points(tab: Tab) -> None:
     tab.until(f"{scored}.length === 3")
     assert tab.rows == before
     assert tab.page.locator("#matcher").input_value() == "soft_argmax"
+    assert not tab.get("checkbox", "Heat map").is_checked()
     tab.get("button", "undo the correction of point ear").click()
     tab.says(re.compile("^Point ear: .* in the first photo, score"))
 
@@ -1228,8 +1414,8 @@ def test_a_reload_keeps_photos_and_points(tab: Tab) -> None:
 def test_photos_of_the_command_line_come_before_an_empty_page_of_before(
     visit: Visit, address: str, files: tuple[Path, Path]
 ) -> None:
-    kept = {"photos": {"first": None, "second": None}, "recipe": "same-position", "matcher": ""}
-    kept |= {"category": "", "points": []}
+    chosen = {"recipe": "same-position", "matcher": "", "category": "", "least": ""}
+    kept = {"photos": {"first": None, "second": None}, "chosen": chosen, "points": []}
     tab = visit.tab(address, files)
     tab.page.add_init_script(f"sessionStorage.setItem('sdcorr', '{json.dumps(kept)}')")
     tab.open().ready()

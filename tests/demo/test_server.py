@@ -64,7 +64,7 @@ def goes_on(address: str) -> Iterator[None]:
     yield
     answer = upload(address, picture(hopper()))
     assert answer.status == 200
-    assert answer.json().keys() == {"id", "name", "digest", "width", "height"}
+    assert answer.json().keys() == {"id", "name", "digest", "width", "height", "reduced"}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,9 @@ def test_a_large_photo_is_shown_smaller_and_keeps_its_size(address: str) -> None
     answer = upload(address, picture(np.zeros((30, 3000, 3), np.uint8)))
     assert (answer.json()["width"], answer.json()["height"]) == (3000, 30)
     assert seen(address, answer).shape[1] == 2048
+    assert answer.json()["reduced"] is True
+    whole = send(address, f"/photos/{answer.json()['id']}?whole")
+    assert PIL.Image.open(io.BytesIO(whole.body)).size == (3000, 30)
 
 
 @pytest.mark.parametrize(
@@ -482,7 +485,14 @@ def test_photos_given_at_the_start_are_in_setup() -> None:
         setup = send(address, "/setup").json()
         assert setup["category"] == "cat"
         assert setup["photos"] == [
-            {"id": one.id, "name": name, "digest": one.digest, "width": width, "height": height}
+            {
+                "id": one.id,
+                "name": name,
+                "digest": one.digest,
+                "width": width,
+                "height": height,
+                "reduced": False,
+            }
             for one, (name, width, height) in zip(
                 given, (("a.png", 157, 104), ("b.png", 100, 136)), strict=True
             )
@@ -625,6 +635,43 @@ def test_what_is_not_listed_is_no_matcher(address: str, pairing: dict[str, Any],
     last = _ask_until_told(address, pairing | {"matcher": name})
     assert last.status == 422
     assert "no matcher called" in last.error
+
+
+@pytest.mark.parametrize("format", [None, "json", "csv", "png"])
+def test_matches_may_be_asked_to_be_confident(
+    address: str, pairing: dict[str, Any], format: str | None
+) -> None:
+    """Of the sharpest and the mildest limit, only the first rejects a match."""
+    point = {"name": "a", "place": [60, 40], "turned": False, "corrected": None}
+    body = pairing | {"points": [[60, 40]] if format is None else [point], "format": format}
+    answers = [
+        ask(address, "/export" if format else "/match", body | {"least": least})
+        for least in (None, 0, 1.0)
+    ]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert answers[0].body == answers[1].body
+    assert answers[2].body != answers[0].body
+    if format in (None, "json"):
+        assert [answer.json()["matches"][0]["matched"] for answer in answers] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("least", "sentence"),
+    [("0.5", "a number as least"), (True, "a number as least"), (2, "0 to 1"), (-0.1, "0 to 1")],
+)
+def test_a_confidence_that_is_none_is_refused(
+    address: str, pairing: dict[str, Any], least: Any, sentence: str
+) -> None:
+    assert sentence in ask(address, "/match", pairing | {"points": [[1, 1]], "least": least}).error
+
+
+def test_a_recipe_without_confidence_can_ask_for_none(
+    address: str, pairing: dict[str, Any]
+) -> None:
+    plain = pairing | {"matcher": "soft_argmax"}
+    assert _ask_until_told(address, plain).json() == {"ready": True, "calibrated": False}
+    assert _ask_until_told(address, pairing).json() == {"ready": True, "calibrated": True}
+    assert "not calibrated" in ask(address, "/match", plain | {"points": [], "least": 0.5}).error
 
 
 def _ask_until_told(address: str, pairing: dict[str, Any]) -> Answer:

@@ -21,7 +21,7 @@ export async function getSetup() {
 
 export async function sendPhoto(file) {
   try {
-    await file.slice(0, 1).arrayBuffer();
+    await file.arrayBuffer(); // all of it: Firefox reads no byte of a folder without complaint
   } catch {
     throw new Error(`${file.name} cannot be read; expected a photo, no folder`);
   }

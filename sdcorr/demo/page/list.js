@@ -2,7 +2,9 @@
 
 import { colourOf } from "./stage.js";
 
-export const numbers = (place) => place ? place.map((value) => value.toFixed(1)).join("  ") : "";
+const short = (value) => (Math.round(value * 10) / 10 + 0).toFixed(1); // + 0: no -0.0
+
+export const numbers = (place) => place ? place.map(short).join("  ") : "";
 
 function button(text, action) {
   return Object.assign(document.createElement("button"), { type: "button", textContent: text, onclick: action });
@@ -29,6 +31,14 @@ export class List {
       if (!this.rows.has(point)) this.rows.set(point, this.newRow(point));
       this.fill(this.rows.get(point), point, point === selected);
     }
+  }
+
+  // Within the list alone: the page stays where it is.
+  reveal(line) {
+    const frame = this.body.closest(".rows"), head = this.body.previousElementSibling.offsetHeight;
+    const above = line.offsetTop - head, below = line.offsetTop + line.offsetHeight - frame.clientHeight;
+    if (frame.scrollTop > above) frame.scrollTop = above;
+    else if (frame.scrollTop < below) frame.scrollTop = below;
   }
 
   newRow(point) {
@@ -69,8 +79,10 @@ export class List {
     const shown = [...texts, point.name, selected].join("\n");
     if (row.shown === shown) return; // of a thousand, one moves
     row.shown = shown;
+    ["first", "second"].forEach((side, index) => row.cells[index].classList.toggle("asked", side === point.asked));
     texts.forEach((text, index) => { row.cells[index].textContent = text; });
     row.line.classList.toggle("selected", selected);
+    if (selected) this.reveal(row.line);
     if (document.activeElement !== row.name) row.name.value = point.name;
     if (!point.corrected && document.activeElement === row.undo) row.dot.focus();
     row.undo.hidden = !point.corrected;

@@ -2,10 +2,15 @@
 
 import { ask, getSetup, sendPhoto } from "./api.js";
 import { List, numbers } from "./list.js";
+import { fail, say, showProgress } from "./news.js";
+import { pointsOf } from "./points.js";
 import { Stage } from "./stage.js";
 
 const SIDES = ["first", "second"];
 const PAUSE = 400; // ms between two questions whether the photos are joined
+const HINT = "Click in one of the photos.";
+const CHOICES = ["recipe", "matcher", "category"]; // another one joins the photos anew
+const SHOWN = ["heat", "next"]; // what is drawn, or not
 const $ = (id) => document.getElementById(id);
 const other = (side) => (side === "first" ? "second" : "first");
 
@@ -21,26 +26,8 @@ let nearby = null; // { next, heat } of the selected point
 let setup = null;
 let pair = null; // photos, recipe, matcher and category as the server was asked to join them
 let ready = false; // that is done
+let calibrated = false; // matches have a confidence
 let turn = 0; // which pair of photos, recipe and matcher is wanted: what was asked for before is stale
-
-// ---- what the page says
-
-function say(sentence) {
-  if ($("status").textContent !== sentence) $("status").textContent = sentence; // or it is read aloud again
-}
-
-function fail(error) {
-  $("error").textContent = error?.message ?? "";
-  $("error").hidden = !error;
-}
-
-function showProgress(state, seconds) {
-  $("work").hidden = state === null;
-  if (state === null) return;
-  say(`${state.step[0].toUpperCase()}${state.step.slice(1)}.`);
-  Object.assign($("progress"), { value: state.number, max: state.steps + 1 });
-  $("seconds").textContent = `${seconds} s`;
-}
 
 function whatIsMissing() {
   return photos.first || photos.second ? "Now choose the other photo." : "Choose two photos.";
@@ -54,11 +41,15 @@ async function choose(side, file) {
     fail(new Error(`${file.name} has ${(file.size / 1e6).toFixed(0)} MB; expected at most ${setup.limits.bytes / 1e6} MB`));
     return;
   }
-  const mine = ++sent[side], before = photos[side];
+  const mine = ++sent[side];
   say(`Sending ${file.name}.`);
   try {
     const photo = await sendPhoto(file);
     if (mine !== sent[side]) return;
+    if (!replacePoints(side, photo)) {
+      say("The photos are as they were.");
+      return;
+    }
     photos[side] = photo;
   } catch (error) {
     if (mine !== sent[side]) return;
@@ -66,17 +57,32 @@ async function choose(side, file) {
     say(photos.first && photos.second ? "The photos are as they were." : whatIsMissing());
     return;
   }
-  // one that was let go, and is chosen again, has its points
-  if (photos[side].digest !== before?.digest) points = [];
   select(null);
   stages[side].show(photos[side]);
   await join();
 }
 
+// What was clicked in the photo that stays is looked for in the new one; the rest went with the old one. Whether the
+// user agrees to that. A photo that was let go, and is chosen again, has all its points.
+function replacePoints(side, photo) {
+  if (photo.digest === photos[side]?.digest) return true;
+  const gone = points.filter((point) => point.asked === side), byHand = points.filter((point) => point.corrected && point.asked !== side);
+  const told = [gone.length && `${gone.length} of ${points.length} points, clicked in the old one`, byHand.length && `corrections by hand (${byHand.length})`];
+  if ((gone.length || byHand.length) && !confirm(`Another ${side} photo removes ${told.filter(Boolean).join(", and ")}. Go on?`)) return false;
+  points = points.filter((point) => point.asked !== side);
+  for (const point of points) {
+    point.place[side] = null;
+    point.corrected = false;
+  }
+  return true;
+}
+
 // One file, or two: the second is the other photo.
 function drop(side, files) {
+  if (!files.length) fail(new Error("What was dropped is no file; save the photo first."));
   if (files[0]) choose(side, files[0]);
   if (files[1]) choose(other(side), files[1]);
+  if (files[2]) fail(new Error(`expected one photo or two, got ${files.length}; the first two are taken`));
 }
 
 const recipe = () => setup.recipes.find((one) => one.name === $("recipe").value);
@@ -96,7 +102,9 @@ async function join() {
   const mine = ++turn;
   ready = false;
   nearby = null;
+  for (const point of points) point.score = point.confidence = undefined; // another recipe's
   $("category-label").hidden = !recipe().category;
+  $("matcher").options[0].text = `${recipe().matcher}, the recipe's own`;
   keep();
   draw();
   if (!photos.first || !photos.second) {
@@ -110,13 +118,17 @@ async function join() {
     for (;;) {
       const state = await (await ask("join", pair)).json();
       if (mine !== turn) return;
-      if (state.ready) break;
+      if (state.ready) {
+        calibrated = state.calibrated;
+        break;
+      }
       showProgress(state, Math.round((Date.now() - begin) / 1000));
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
       if (mine !== turn) return;
     }
     ready = true;
-    say("Click in one of the photos.");
+    say(HINT);
+    $("least-label").hidden = !calibrated;
     await findAll();
   } catch (error) {
     if (mine !== turn) return;
@@ -129,10 +141,13 @@ async function join() {
 
 // ---- points
 
+// The confidence that matches must have, or null.
+const least = () => (calibrated && $("least").value !== "" ? $("least").valueAsNumber : null);
+
 async function answer(path, body) {
   const mine = turn;
   try {
-    const found = await (await ask(path, { ...pair, ...body })).json();
+    const found = await (await ask(path, { ...pair, least: least(), ...body })).json();
     return mine === turn ? found : null;
   } catch (error) {
     if (mine !== turn) return null;
@@ -185,18 +200,24 @@ async function look(point) {
 }
 
 function add(side, place) {
-  if (!ready) {
-    say(photos.first && photos.second ? "Wait until the photos are encoded." : "Choose the other photo first.");
+  if (!photos.first || !photos.second) {
+    say("Choose the other photo first.");
     return;
   }
   if (points.length >= setup.limits.points) {
     fail(new Error(`The list is full: ${setup.limits.points} points.`));
     return;
   }
+  const point = newPoint({ asked: side, place: { [side]: place, [other(side)]: null } });
+  select(point); // looked for once the photos are joined
+  keep();
+}
+
+function newPoint(fields) {
   const number = Math.max(0, ...points.map((point) => point.number)) + 1;
-  const point = { number, name: String(number), asked: side, place: { [side]: place, [other(side)]: null }, matched: true, corrected: false };
+  const point = { name: String(number), corrected: false, ...fields, number, matched: true };
   points.push(point);
-  select(point);
+  return point;
 }
 
 function select(point) {
@@ -231,6 +252,7 @@ function draw() {
       number: point.number,
       place: point.place[side],
       label: `point ${point.name}, ${side} photo, ${numbers(point.place[side])}`,
+      asked: side === point.asked,
       matched: point.matched || point.corrected,
       selected: point === selected,
     })), target && $("next").checked ? target.next : null);
@@ -238,7 +260,8 @@ function draw() {
   }
   list.draw(points, selected);
   for (const button of document.querySelectorAll("#list .buttons button")) button.disabled = !points.length || !ready;
-  if (selected && ready && (selected.corrected || selected.score !== undefined)) say(sentenceOf(selected));
+  if (ready && !selected) say(HINT);
+  else if (ready && (selected.corrected || selected.score !== undefined)) say(sentenceOf(selected));
 }
 
 function sentenceOf(point) {
@@ -253,6 +276,7 @@ function sentenceOf(point) {
 async function download(format) {
   const body = {
     ...pair,
+    least: least(),
     format,
     points: points.map((point) => ({
       name: point.name,
@@ -263,7 +287,7 @@ async function download(format) {
   };
   try {
     const file = await (await ask("export", body)).blob();
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `matches.${format}` });
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${SIDES.map((side) => photos[side].name.replace(/\.[^.]+$/, "")).join("-")}.${format}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     fail(null);
@@ -273,11 +297,28 @@ async function download(format) {
   }
 }
 
+async function load(file) {
+  try {
+    const more = pointsOf(await file.text(), photos);
+    if (points.length + more.length > setup.limits.points) throw new Error(`it holds ${more.length} points; the list takes ${setup.limits.points}`);
+    for (const { name, ...point } of more) newPoint(name ? { name: String(name), ...point } : point);
+  } catch (error) {
+    fail(new Error(`No points were read from ${file.name}: ${error.message}`));
+    return;
+  }
+  fail(null);
+  draw();
+  keep();
+  if (ready) findAll();
+}
+
 // ---- a page that is loaded again has its photos and points
 
 function keep() {
   const fields = ({ number, name, asked, place, corrected }) => ({ number, name, asked, place, corrected });
-  const state = { photos, recipe: $("recipe").value, matcher: $("matcher").value, category: $("category").value, points: points.map(fields) };
+  const chosen = Object.fromEntries([...CHOICES, "least"].map((id) => [id, $(id).value]));
+  const shown = Object.fromEntries(SHOWN.map((id) => [id, $(id).checked]));
+  const state = { photos, chosen, shown, points: points.map(fields) };
   try {
     sessionStorage.setItem("sdcorr", JSON.stringify(state));
   } catch { /* the browser keeps nothing: a page that is loaded again begins anew */ }
@@ -292,16 +333,19 @@ function kept() {
 }
 
 async function restore() {
-  const state = kept();
-  const there = SIDES.map((side) => state?.photos[side]).filter((photo) => photo);
-  if (!there.length || !setup.recipes.some((one) => one.name === state.recipe && one.ready)) return;
-  for (const photo of there) {
+  const state = kept(), found = {};
+  if (!state?.chosen || !SIDES.some((side) => state.photos[side]) || !setup.recipes.some((one) => one.name === state.chosen.recipe && one.ready)) return;
+  for (const side of SIDES) {
+    const photo = state.photos[side], same = photos[side]?.digest === photo?.digest;
+    if (!photo) continue;
     const answer = await fetch(`photos/${photo.id}`, { method: "HEAD" }).catch(() => null);
-    if (!answer?.ok) return; // of another demo
+    if (!answer?.ok && !same) return; // of another demo
+    found[side] = answer?.ok ? photo : photos[side]; // a demo that began anew calls the same photo otherwise
   }
-  Object.assign(photos, state.photos);
+  Object.assign(photos, { first: null, second: null }, found);
   points = state.points.map((point) => ({ ...point, matched: true }));
-  for (const id of ["recipe", "matcher", "category"]) $(id).value = state[id];
+  for (const [id, value] of Object.entries(state.chosen)) $(id).value = value;
+  for (const [id, checked] of Object.entries(state.shown)) $(id).checked = checked;
 }
 
 async function begin() {
@@ -324,7 +368,7 @@ async function begin() {
     option.title = one.ready ? one.about : `To get its weights: sdcorr models download ${one.name}`;
     $("recipe").append(option);
   }
-  $("matcher").append(new Option("of the recipe", ""), ...setup.matchers.map((name) => new Option(name, name)));
+  $("matcher").append(new Option("", ""), ...setup.matchers.map((name) => new Option(name, name)));
   $("recipe").value = setup.recipe;
   $("category").value = setup.category ?? "";
   setup.photos.forEach((photo, index) => { photos[SIDES[index]] = photo; });
@@ -347,10 +391,17 @@ async function begin() {
     });
   }
   for (const side of SIDES) stages[side].show(photos[side]);
-  for (const id of ["recipe", "matcher", "category"]) {
-    $(id).addEventListener("change", () => { fail(null); join(); });
-  }
-  for (const id of ["heat", "next"]) $(id).addEventListener("change", draw);
+  for (const id of CHOICES) $(id).addEventListener("change", () => { fail(null); join(); });
+  for (const id of SHOWN) $(id).addEventListener("change", () => { draw(); keep(); });
+  $("least").addEventListener("change", () => {
+    if (!$("least").reportValidity()) return;
+    keep();
+    findAll();
+  });
+  $("load").addEventListener("change", () => {
+    if ($("load").files.length) load($("load").files[0]);
+    $("load").value = "";
+  });
   for (const button of document.querySelectorAll("[data-format]")) button.addEventListener("click", () => download(button.dataset.format));
   $("clear").addEventListener("click", () => {
     if (!confirm(`Remove all ${points.length} points?`)) return;

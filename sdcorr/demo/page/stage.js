@@ -1,11 +1,17 @@
 // One photo with its markers and heat map. Places are [x, y] in pixels of the original photo, and
 // (0, 0) is the centre of the top left pixel: the photo spans -0.5 to width - 0.5.
 
+import { Zoom } from "./zoom.js";
+
 // Okabe and Ito's palette without black, as in the pictures; numbers tell the rest
 const COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"];
 // dark blue, grey, yellow: lightness and blue against yellow, which all readers see
 const RAMP = [[0, 34, 78], [125, 124, 120], [254, 232, 56]];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+export function nearestOn([x, y], { width, height }) {
+  return [Math.min(Math.max(x, -0.5), width - 0.5), Math.min(Math.max(y, -0.5), height - 0.5)];
+}
 
 export const colourOf = (number) => COLOURS[(number - 1) % COLOURS.length];
 
@@ -32,11 +38,18 @@ export class Stage {
     this.cross = make("div", { className: "cross", hidden: true });
     this.diamonds = make("div");
     this.marks = make("div");
-    this.view = make("div", { className: "view", tabIndex: 0, hidden: true },
+    this.sheet = make("div", { className: "sheet" },
       make("div", { className: "clip" }, this.image, this.heat), this.cross, this.diamonds, this.marks);
+    this.view = make("div", { className: "view", tabIndex: 0, hidden: true }, this.sheet);
     this.view.setAttribute("role", "application");
+    this.zoom = new Zoom(this.view, this.sheet, () => this.zoomed(), (far) => this.letGo(far));
+    this.less = make("button", { type: "button", textContent: "−", onclick: () => this.zoom.less() });
+    this.less.setAttribute("aria-label", `zoom ${title} out`);
+    this.more = make("button", { type: "button", textContent: "+", onclick: () => this.zoom.more() });
+    this.more.setAttribute("aria-label", `zoom ${title} in`);
+    this.zooms = make("span", { className: "zooms", hidden: true }, this.less, " ", this.more);
     const label = make("label", { className: "button" }, `Choose ${title}`, this.file);
-    section.append(make("div", { className: "bar" }, label, this.caption), this.drop, this.view);
+    section.append(make("div", { className: "bar" }, label, this.zooms, this.caption), this.drop, this.view);
     this.listen(section);
   }
 
@@ -53,15 +66,17 @@ export class Stage {
     section.addEventListener("drop", (event) => {
       event.preventDefault();
       section.classList.remove("over");
-      if (event.dataTransfer.files.length) this.on.choose([...event.dataTransfer.files]);
+      this.on.choose([...event.dataTransfer.files]);
     });
     this.view.addEventListener("click", (event) => {
       if (this.dragged || event.target.closest("button")) return;
       this.cursor = this.placeOf(event); // the keys go on from here
       this.on.click(this.cursor);
     });
+    this.drop.addEventListener("click", () => this.file.click());
     this.view.addEventListener("keydown", (event) => {
       if (event.target === this.view) this.steer(event);
+      this.enlarge(event);
     });
     this.view.addEventListener("focus", () => { this.cross.hidden = !this.view.matches(":focus-visible"); });
     this.view.addEventListener("blur", () => { this.cross.hidden = true; });
@@ -70,29 +85,51 @@ export class Stage {
   show(photo) {
     this.photo = photo;
     this.drop.hidden = photo !== null;
-    this.view.hidden = photo === null;
+    this.view.hidden = this.zooms.hidden = photo === null;
     this.caption.textContent = photo ? `${photo.name}, ${photo.width} × ${photo.height}` : "";
     if (!photo) return;
     this.cursor = [(photo.width - 1) / 2, (photo.height - 1) / 2];
     this.put(this.cross, this.cursor);
     this.view.style.setProperty("--ratio", photo.width / photo.height);
     this.view.setAttribute("aria-label",
-      `${photo.name}: arrow keys move the cross, Enter sets a point`);
+      `${photo.name}: arrow keys move the cross, Enter sets a point, + and - zoom`);
     this.image.src = `photos/${photo.id}`;
     this.image.alt = photo.name;
+    this.zoom.to(1);
+  }
+
+  zoomed() {
+    this.less.disabled = this.zoom.factor === 1;
+    const whole = `photos/${this.photo.id}?whole`; // with all its pixels, once they can be seen
+    if (this.zoom.factor > 1 && this.photo.reduced && !this.image.src.endsWith(whole)) this.image.src = whole;
+  }
+
+  letGo(far) {
+    this.dragged = far; // the click that may follow sets no point
+    setTimeout(() => { this.dragged = false; });
+  }
+
+  enlarge(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's own
+    const box = (event.target === this.view ? this.cross : event.target).getBoundingClientRect();
+    const at = this.cross.hidden && event.target === this.view ? null : [box.left + box.width / 2, box.top + box.height / 2];
+    if (event.key === "+" || event.key === "=") this.zoom.more(at);
+    else if (event.key === "-") this.zoom.less(at);
+    else if (event.key === "0") this.zoom.to(1);
+    else return;
+    event.preventDefault();
   }
 
   placeOf(event) {
-    const frame = this.view.getBoundingClientRect();
+    const frame = this.sheet.getBoundingClientRect();
     return this.onPhoto([
       (event.clientX - frame.left) / frame.width * this.photo.width - 0.5,
       (event.clientY - frame.top) / frame.height * this.photo.height - 0.5,
     ]);
   }
 
-  onPhoto([x, y]) {
-    const { width, height } = this.photo;
-    return [Math.min(Math.max(x, -0.5), width - 0.5), Math.min(Math.max(y, -0.5), height - 0.5)];
+  onPhoto(place) {
+    return nearestOn(place, this.photo);
   }
 
   put(element, [x, y]) {
@@ -103,19 +140,20 @@ export class Stage {
   steer(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's
     if (event.key in ARROWS) {
-      const step = event.shiftKey ? 1 : Math.max(this.photo.width, this.photo.height) / 50;
+      const step = event.shiftKey ? 1 : Math.max(this.photo.width, this.photo.height) / 50 / this.zoom.factor;
       this.cursor = this.onPhoto(this.cursor.map((value, axis) => value + ARROWS[event.key][axis] * step));
       this.put(this.cross, this.cursor);
       this.cross.hidden = false;
+      this.zoom.reveal(this.cross);
     } else if (event.key === "Enter" || event.key === " ") {
-      this.on.click(this.cursor);
+      if (!event.repeat) this.on.click(this.cursor);
     } else {
       return;
     }
     event.preventDefault();
   }
 
-  // points: [{ number, place, label, matched, selected }]; nearby: [{ place, score }], best first.
+  // points: [{ number, place, label, asked, matched, selected }]; nearby: [{ place, score }], best first.
   // Markers stay the same elements: one that is dragged or has the focus must not vanish.
   draw(points, nearby) {
     const had = this.view.contains(document.activeElement);
@@ -144,11 +182,14 @@ export class Stage {
     button.setAttribute("aria-label", point.label);
     button.classList.toggle("selected", point.selected);
     button.classList.toggle("rejected", !point.matched);
+    button.classList.toggle("found", !point.asked);
+    button.classList.toggle("left", point.place[0] > 0.85 * this.photo.width); // its number
     this.put(button, point.place);
+    if (point.selected) this.zoom.reveal(button);
   }
 
   newMark(number) {
-    const button = make("button", { type: "button", className: "mark", textContent: number });
+    const button = make("button", { type: "button", className: "mark" }, make("span", { textContent: number }));
     button.style.setProperty("--colour", colourOf(number));
     button.addEventListener("click", () => { if (!this.dragged) this.on.select(number); });
     button.addEventListener("keydown", (event) => this.nudge(event, number));
@@ -185,8 +226,7 @@ export class Stage {
     button.addEventListener("pointermove", move);
     button.addEventListener("lostpointercapture", () => {
       button.removeEventListener("pointermove", move);
-      this.dragged = far; // the click that may follow sets no point
-      setTimeout(() => { this.dragged = false; });
+      this.letGo(far);
     }, { once: true });
   }
 
@@ -203,6 +243,7 @@ export class Stage {
   // heat: { shape: [rows, columns], extent: [left, right, bottom, top], levels: base64 }, or null
   warm(heat) {
     this.heat.hidden = heat === null;
+    this.image.classList.toggle("under", heat !== null);
     if (!heat) return;
     const [rows, columns] = heat.shape;
     const [left, right, bottom, top] = heat.extent;
