@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from sdcorr.types import FeatureMap, Matcher, Similarity
 
 AT_ONCE = 2**20  # pixels: bounds the memory that a large photo takes
 ROUNDING = 1e-3  # px: ways are kept in float32
+TORN = 1 / 20  # of the target's longer side: neighbours whose ways differ more are not mixed
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,33 @@ class Flow:
         moved = self.target - places(self.grid).reshape(self.target.shape)
         return FeatureMap("flow", moved.permute(2, 0, 1), self.grid)
 
+    def to_target(self, points: Tensor) -> Tensor:
+        """Where points of the source lie in the target.
+
+        Bilinear between cells. Where neighbours match far apart, more than 1/20 of the target's
+        longer side, their mean is a place that none of them matches: only those count that move
+        like the nearest one.
+
+        Args:
+            points: ``(N, 2)`` xy pixels of the source.
+
+        Returns:
+            ``(N, 2)`` xy pixels of the target, which may lie beyond its edge.
+        """
+        (height, width), moves = self.grid.shape, self.moves.descriptors()  # (h*w, 2)
+        cells = self.grid.to_cells(self.grid.confine(points))
+        own = moves[self.grid.cell_of(points)]
+        torn = TORN * max(self.back.grid.image)
+        total, weights = torch.zeros_like(points), torch.zeros_like(points[:, :1])
+        for corner in itertools.product((0, 1), (0, 1)):
+            around = cells.floor().long() + torch.tensor(corner)
+            weight = (1 - (cells - around).abs()).prod(dim=1, keepdim=True)  # (N, 1)
+            columns, rows = around[:, 0].clamp(0, width - 1), around[:, 1].clamp(0, height - 1)
+            moved = moves[rows * width + columns]
+            weight = weight * ((moved - own).norm(dim=1, keepdim=True) <= torn)
+            total, weights = total + weight * moved, weights + weight
+        return points + total / weights
+
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Where points of the source lie in the target, and on which of them both ways agree.
 
@@ -61,17 +90,16 @@ class Flow:
             points: ``(N, 2)`` xy pixels of the source.
 
         Returns:
-            ``(N, 2)`` xy pixels of the target, bilinear between cells; and ``(N,)`` bool: the match
-            of the nearest cell is accepted, the place is on the target, and from there the nearest
-            of the target's cells leads back to within the tolerance. So a point is not valid that,
-            between two cells which match far apart, lies somewhere in the middle.
+            ``(N, 2)`` xy pixels on the target, see ``to_target``; and ``(N,)`` bool: the match of
+            the nearest cell is accepted, the place is on the target, and from there the nearest of
+            the target's cells leads back to within the tolerance.
         """
-        found = points + self.moves.sample(points)
-        back = self.back.grid.cell_of(found)
-        returned = found + self.back.descriptors()[back]
+        found = self.to_target(points)
+        on = self.back.grid.image.clamp(found)
+        returned = on + self.back.descriptors()[self.back.grid.cell_of(on)]
         near = (returned - points).norm(dim=1) <= self.tolerance + ROUNDING
         accepted = self.accepted.flatten()[self.grid.cell_of(points)]
-        return found, accepted & near & self.back.grid.image.contains(found)
+        return on, accepted & near & ((found - on).norm(dim=1) <= ROUNDING)
 
     def per_pixel(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The flow at each pixel of the source photo.

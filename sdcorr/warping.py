@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sdcorr.colours import lab_to_rgb
 from sdcorr.errors import BadImage, BadMask
-from sdcorr.feature_map import FeatureMap
 from sdcorr.flow import Flow, bands, places
 from sdcorr.geometry import Grid, Size, whole
 from sdcorr.masks import Mask
@@ -109,7 +108,7 @@ def flow_colours(flow: Flow) -> Pixels:
     Args:
         flow: of the photo that gets the colours, ``(H, W)``, into the one that gives them.
     """
-    return _painted(flow.grid.image, flow.back.grid.image, flow.moves)
+    return _painted(flow.grid.image, flow.back.grid.image, flow)
 
 
 def swap_object(
@@ -192,14 +191,14 @@ def _shown(photo: Tensor, points: Tensor) -> Pixels:
     return pixels
 
 
-def _painted(photo: Size, places_of: Size, moves: FeatureMap | None) -> Pixels:
+def _painted(photo: Size, places_of: Size, flow: Flow | None) -> Pixels:
     """Colours of the places that each pixel of a photo matches, or of its own place; checked."""
     colours = np.empty((*photo, 3), np.uint8)
     left, _, _, top = places_of.extent
     corner = torch.tensor([left, top], dtype=torch.float64)
     check = max(places_of) / CHECKS
     for rows, points in bands(photo):
-        matches = points if moves is None else points + moves.sample(points)
+        matches = points if flow is None else flow.to_target(points)
         painted = position_colours(matches, places_of)
         odd = ((matches - corner) // check).long().sum(dim=1) % 2 == 1
         painted[odd.numpy()] = np.rint(painted[odd.numpy()] * DARKER)

@@ -110,8 +110,11 @@ def test_photos_may_be_read_only_and_mirrored_arrays():
     assert np.array_equal(swapped.pixels, photo)
 
 
-def place_of(flow: Flow, x: int, y: int) -> tuple[float, float, bool]:
-    """Where a pixel's match lies, bilinear between cells on the photo, and if it is accepted."""
+def place_of(flow: Flow, x: int, y: int, torn: float) -> tuple[float, float, bool]:
+    """Where a pixel's match lies, and if it is accepted.
+
+    Bilinear between those cells on the photo that move like the nearest one, but for ``torn`` px.
+    """
     grid, (h, w) = flow.grid, flow.grid.shape
     own = places(grid).reshape(h, w, 2)
     inside = grid.inside().reshape(h, w).nonzero()
@@ -119,12 +122,15 @@ def place_of(flow: Flow, x: int, y: int) -> tuple[float, float, bool]:
     column = (x + 0.5 - grid.offset[0]) / grid.stride[0] - 0.5
     row = (y + 0.5 - grid.offset[1]) / grid.stride[1] - 0.5
     column, row = min(max(column, left), right), min(max(row, top), bottom)
-    moved = torch.zeros(2).double()
+    moves = flow.target - own
+    moved, total, near = torch.zeros(2).double(), 0.0, (round(row), round(column))
     for r in {math.floor(row), math.ceil(row)}:
         for c in {math.floor(column), math.ceil(column)}:
-            share = (1 - abs(row - r)) * (1 - abs(column - c))
-            moved += share * (flow.target[r, c] - own[r, c])
-    sure = bool(flow.accepted[round(row), round(column)])
+            if math.dist(moves[r, c], moves[near]) <= torn:
+                share = (1 - abs(row - r)) * (1 - abs(column - c))
+                moved, total = moved + share * moves[r, c], total + share
+    moved = moved / total
+    sure = bool(flow.accepted[near])
     return x + moved[0].item(), y + moved[1].item(), sure
 
 
@@ -147,7 +153,7 @@ def test_warp_agrees_with_a_loop(grid, monkeypatch):
     warped, valid = warp(photo, flow)
     seen = np.random.default_rng(1).integers(0, [grid.image.width, grid.image.height], (150, 2))
     for x, y in [(0, 0), (grid.image.width - 1, grid.image.height - 1), *seen.tolist()]:
-        px, py, sure = place_of(flow, x, y)
+        px, py, sure = place_of(flow, x, y, torn=2.0)  # a twentieth of 40 px
         # half a level is lost by rounding; float32 places are off by 1e-4 px of 255 levels
         assert np.abs(warped[y, x] - shown_at(photo, px, py)).max() <= 0.5 + 0.05
         on = -0.5 <= px <= into.width - 0.5 and -0.5 <= py <= into.height - 0.5
@@ -333,7 +339,7 @@ def test_swapping_agrees_with_a_loop(name, monkeypatch):
     smooth = flow_to(grid, reference_flow(flow), into=into)
     covered = np.argwhere(inner)
     for y, x in np.argwhere(mask):
-        px, py, _ = place_of(smooth, x, y)
+        px, py, _ = place_of(smooth, x, y, torn=math.inf)
         px, py = min(max(px, -0.5), into.width - 0.5), min(max(py, -0.5), into.height - 0.5)
         column, row = min(max(round(px), 0), 22), min(max(round(py), 0), 18)
         candidates = [(px, py)]

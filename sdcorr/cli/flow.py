@@ -161,6 +161,7 @@ def _results(
     if wanted.onward:
         pair = model.fuse(first, second, source_mask=masks[0], target_mask=masks[1])
         moved, sure = pair.flow(within).per_pixel()
+        sure = sure if masks[0] is None else sure & masks[0]  # cells reach beyond it
         yield _agreement(sure, masks[0], "source")
         yield from _write_flow(moved, sure, wanted)
     if wanted.back:
@@ -194,6 +195,7 @@ def _write_pictures(
     from sdcorr.warping import flow_colours, photo_colours, warp
 
     pixels, valid = warp(source.pixels, back)
+    valid = valid if mask is None else valid & mask  # cells reach beyond it
     yield _agreement(valid, mask, "target")
     if wanted.warped is not None:
         write_png(wanted.warped, np.dstack([pixels, valid * np.uint8(255)]))
