@@ -255,13 +255,15 @@ def coco_annotation(
 
 
 def write_picture(path: Path, figure: Figure) -> None:
-    """Write a figure in the format its name ends in, replacing the file when it is whole."""
+    """Write a figure in the format its name ends in, replacing the file when it is whole.
+
+    The same figure makes the same bytes.
+    """
+    from sdcorr.viz import save_figure
+
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the font lacks
-        kind = path.suffix.lower().removeprefix(".")
-        # Pillow's default, 6, compresses four times as long, for a file a tenth smaller
-        how: dict[str, Any] = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}
-        figure.savefig(temporary, format=kind, **how)
+        save_figure(figure, temporary, path.suffix.lower().removeprefix("."))
 
 
 def _photo(image: Image | None) -> dict[str, Any] | None:

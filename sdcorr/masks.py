@@ -19,6 +19,8 @@ from sdcorr.preprocess import ORIENTATION, TURNS, check_file, damage_in_words
 Box = Sequence[float]
 MaskLike = str | Path | PIL.Image.Image | npt.NDArray[Any] | Tensor | Box
 Mask = npt.NDArray[np.bool_]
+LOSSY = ("JPEG", "MPO")  # kinds of files that blur the edge between black and white
+BLACK = 128  # of 255; in those kinds, what is below counts as black
 
 
 def read_mask(mask: MaskLike, photo: Size) -> Mask:
@@ -26,7 +28,8 @@ def read_mask(mask: MaskLike, photo: Size) -> Mask:
 
     Args:
         mask: a picture, or its file, of the photo's size, in which all counts that is neither
-            black nor transparent; an array ``(H, W)``, in which all that is not 0 counts; or a box
+            black nor transparent; of a JPEG, which blurs edges, what is below 128 of 255 in each
+            channel is black. Or an array ``(H, W)``, in which all that is not 0 counts; or a box
             (x0, y0, x1, y1) in pixels of the photo, which covers the pixels that hold its points.
         photo: size of the photo, after EXIF rotation.
 
@@ -99,7 +102,8 @@ def _of_picture(photo: PIL.Image.Image) -> Mask:
     if upright.mode.startswith("I") or upright.mode == "F":  # labels beyond 8 bits
         return _of_array(np.asarray(upright))
     layers = np.asarray(upright.convert("RGBA"))
-    covered: Mask = layers[:, :, :3].any(axis=2) & (layers[:, :, 3] > 0)
+    least = BLACK if photo.format in LOSSY else 1
+    covered: Mask = (layers[:, :, :3] >= least).any(axis=2) & (layers[:, :, 3] > 0)
     return covered
 
 

@@ -26,6 +26,33 @@ def allowed_cells(similarity: Similarity, inside_only: bool = True) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class Heat:
+    """How similar each place of the target is to one point, and the range that tells them apart.
+
+    Args:
+        values: ``(h, w)`` cosine of each target cell, on the CPU; on padding it means nothing.
+        low: the median of the cells on the photo: the lower half is no candidate.
+        high: the most of them.
+    """
+
+    values: Tensor
+    low: float
+    high: float
+
+
+@torch.no_grad()
+def heat_of(similarity: Similarity, point: Tensor) -> Heat:
+    """Similarity of a point, ``(1, 2)`` xy pixels of the source, to all of the target.
+
+    Rounding may take a cosine beyond 1; here it is 1.
+    """
+    grid = similarity.target
+    row = similarity.rows(point)[0].cpu().clamp(-1, 1)
+    inside = row[grid.inside()]
+    return Heat(row.reshape(grid.shape), inside.median().item(), inside.max().item())
+
+
+@dataclass(frozen=True, eq=False)
 class _Joined:
     """Several similarities of one pair on the same grids, with the same foreground."""
 

@@ -22,7 +22,7 @@ Pixels = npt.NDArray[np.uint8]
 
 # at a* = 0, a screen can show each b* from -35 to 35 only between these L*
 DARK, LIGHT, BLUE_TO_YELLOW = 34.0, 76.0, 35.0
-CHECKS, DARKER = 10, 0.8  # squares along the longer side; every other one is darker
+CHECKS, DARKER = 10, 0.9  # squares along the longer side; every other one is darker
 FEATHER = 1 / 150  # of the photo's longer side, from the target's pixels to the pasted ones
 NEIGHBOURS = 24  # cells that a filled one is made of
 SMOOTHING = 2.0  # cells; 0 passes through each match

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import ast
+import base64
 import csv
 import importlib.util
 import io
 import json
 import math
 import os
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +109,42 @@ def test_a_picture_has_the_format_of_its_name(tmp_path: Path, ending: str) -> No
         write_picture(tmp_path / name, figure)
         assert (tmp_path / name).read_bytes().startswith(SIGNATURES[ending])
     assert len(os.listdir(tmp_path)) == 2
+
+
+def noise_and_text() -> Figure:
+    """Fills a page of 2 x 1 inches with a photo of 1200 x 600 px."""
+    figure = Figure(figsize=(2, 1), dpi=150)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(np.random.default_rng(0).random((600, 1200)), aspect="auto")
+    axes.text(100, 100, "left eye")
+    return figure
+
+
+@pytest.mark.parametrize("ending", PICTURES)
+def test_the_same_picture_is_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    paths = [tmp_path / f"{name}{ending}" for name in ("one", "two")]
+    for path in paths:
+        write_picture(path, noise_and_text())
+    one, two = (path.read_bytes() for path in paths)
+    assert one == two
+    for date in (b"CreationDate", b"dc:date"):
+        assert date not in one
+
+
+def test_a_pdf_has_real_fonts_and_photos_for_print(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.pdf", noise_and_text())
+    pdf = (tmp_path / "a.pdf").read_bytes()
+    assert b"/Type3" not in pdf
+    assert b"/CIDFontType2" in pdf
+    assert b"/Width 600" in pdf  # two inches
+
+
+def test_an_svg_has_photos_for_print(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.svg", noise_and_text())
+    svg = (tmp_path / "a.svg").read_text()
+    (start,) = re.findall(r"base64,\s*([A-Za-z0-9+/\s]{100})", svg)
+    header = base64.b64decode("".join(start.split())[:64])
+    assert header[12:24] == b"IHDR" + struct.pack(">II", 600, 300)
 
 
 def three_matches(**changes: Any) -> Matches:

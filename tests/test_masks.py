@@ -114,6 +114,29 @@ def test_the_darkest_grey_and_a_single_channel_are_not_black(tmp_path: Path):
     assert (read_mask(tmp_path / "mask.png", SMALL) == covered(SMALL, (1, 0), (3, 2))).all()
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_of_a_jpeg_what_is_nearer_to_black_is_black(tmp_path: Path, mode: str):
+    """Its edges are blurred: of this one 41616 pixels are not quite black."""
+    expected = np.zeros((300, 301), bool)
+    expected[51:251, 43:243] = True
+    picture = PIL.Image.fromarray(expected * np.uint8(255)).convert(mode)
+    picture.save(tmp_path / "mask.jpg", quality=60)
+    size = Size(*expected.shape)
+    assert np.asarray(PIL.Image.open(tmp_path / "mask.jpg").convert("L")).any(where=~expected)
+    assert (read_mask(tmp_path / "mask.jpg", size) == expected).all()
+    assert (read_mask(PIL.Image.open(tmp_path / "mask.jpg"), size) == expected).all()
+
+
+@pytest.mark.parametrize(("level", "white"), [(127, False), (128, True)])
+def test_of_a_jpeg_black_is_below_128(tmp_path: Path, level: int, white: bool):
+    PIL.Image.new("L", (6, 4), level).save(tmp_path / "mask.jpg", quality=100)
+    if white:
+        assert read_mask(tmp_path / "mask.jpg", SMALL).all()
+    else:
+        with pytest.raises(BadMask, match="covers no pixel"):
+            read_mask(tmp_path / "mask.jpg", SMALL)
+
+
 def test_of_a_palette_the_colour_decides_not_its_number(tmp_path: Path):
     """As in VOC's masks; here number 0 is red, and number 2 black."""
     picture = PIL.Image.new("P", (3, 1))

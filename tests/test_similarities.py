@@ -18,7 +18,7 @@ from sdcorr.geometry import Grid, Size
 from sdcorr.matchers.nearest import Nearest
 from sdcorr.matchers.pixel import Pixel
 from sdcorr.recipe import Recipe
-from sdcorr.similarities import ConfidenceWeighted, MeanSimilarity, allowed_cells
+from sdcorr.similarities import ConfidenceWeighted, MeanSimilarity, allowed_cells, heat_of
 from sdcorr.types import FeatureMap
 
 PHOTO = Size(48, 72)
@@ -43,6 +43,18 @@ class Given:
         return Given(
             self.table.T, self.target, self.source, self.source_foreground, self.foreground
         )
+
+
+def test_heat_is_of_one_point_and_its_range_of_the_cells_on_the_photo():
+    """Four cells on the photo, of 0.25, 0.5, 0.75 and 1: the lower of the middle ones, and 1."""
+    target = Grid((4, 2), (10.0, 10.0), (0.0, -10.0), Size(20, 20))  # rows 0 and 3 lie on padding
+    table = torch.zeros(24, 8)
+    table[7] = torch.tensor([0.9, 0.9, 0.5, 1.0 + 1e-6, 0.25, 0.75, -1.5, 0.9])
+    point = SOURCE.centers()[7:8]
+    heat = heat_of(Given(table, target=target), point)
+    expected = torch.tensor([[0.9, 0.9], [0.5, 1.0], [0.25, 0.75], [-1.0, 0.9]])
+    assert torch.equal(heat.values, expected)
+    assert (heat.low, heat.high) == (0.5, 1.0)
 
 
 def random_table(seed: int, scale: float = 1.0) -> Tensor:

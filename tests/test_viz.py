@@ -250,6 +250,7 @@ def test_the_heat_map_shows_the_similarity_over_the_target() -> None:
     wanted = [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert heat.get_array().tolist() == wanted
     assert heat.get_extent() == [-0.5, 39.5, 29.5, -0.5]
+    assert (heat.norm.vmin, heat.norm.vmax) == (0, 1)
     assert scale.get_ylabel() == "cosine similarity"
     assert places(markers(left)) == [[7.0, 20.0]]
     assert places(markers(right)) == [[24.5, 14.5]]
@@ -261,6 +262,82 @@ def test_heat_on_padding_is_cut_off() -> None:
     heat = right.images[1]
     assert list(heat.get_extent()) == [-0.5, 39.5, 19.5, -10.5]
     assert (right.get_xlim(), right.get_ylim()) == ((-0.5, 39.5), (9.5, -0.5))
+
+
+def pixel(figure: Figure, axes: Axes, place: tuple[float, float]) -> np.ndarray:
+    """Colour of a drawn figure at a place in data of axes."""
+    x, y = axes.transData.transform(place)
+    shown = np.asarray(figure.canvas.buffer_rgba())
+    return shown[round(shown.shape[0] - y), round(x), :3].astype(int)
+
+
+def test_the_bar_has_the_colours_of_the_heat_over_a_grey_photo() -> None:
+    similarity = pair_of_maps()
+    figure = plot_heatmap(similarity, heat_match(similarity))
+    _, right, scale = drawn(figure)
+    values = right.images[1].get_array().data.copy()
+    values[0] = [0.2, 0.4, 0.6, 0.8]
+    right.images[1].set(data=values, interpolation="nearest")
+    FigureCanvasAgg(figure).draw()
+    for column, value in enumerate(values[0]):
+        seen = pixel(figure, right, (10 * column + 4.5, 4.5))
+        assert np.abs(seen - pixel(figure, scale, (0.5, value))).max() <= 2
+    assert np.ptp([pixel(figure, scale, (0.5, value)) for value in (0.2, 0.8)]) > 60
+
+
+def test_below_the_median_the_bar_ends_in_a_tip() -> None:
+    similarity = pair_of_maps()
+    *_, scale = drawn(plot_heatmap(similarity, heat_match(similarity)))
+    assert scale._colorbar.extend == "min"
+    assert scale.get_ylim() == (0, 1)
+
+
+def test_a_photo_of_any_colour_is_seen_in_middle_greys_below_the_heat() -> None:
+    similarity = pair_of_maps()
+    photo = blank(30, 40).pixels.copy()
+    photo[:15], photo[15:] = (255, 255, 0), (0, 0, 40)
+    match = dataclasses.replace(heat_match(similarity), target_image=Image(photo))
+    _, right, _ = drawn(plot_heatmap(similarity, match))
+    grey = np.asarray(right.images[0].get_array())
+    assert (grey[:15] == 185).all()
+    assert (grey[15:] == 94).all()
+
+
+@pytest.mark.parametrize("value", [1.0 + 1e-6, 0.3, 0.0, -1.0])
+def test_equal_similarities_have_a_bar_that_ends_there(value: float) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Flat:
+        source: Grid
+        target: Grid
+
+        def rows(self, points: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(points), 12), value)
+
+    similarity = pair_of_maps()
+    *_, scale = drawn(
+        plot_heatmap(Flat(similarity.source, similarity.target), heat_match(similarity))
+    )
+    low, high = scale.get_ylim()
+    assert high == pytest.approx(min(value, 1), abs=1e-7)
+    assert high <= 1
+    assert high - low == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("shape", [(313, 471), (4, 400), (400, 4), (1, 1)])
+def test_the_bar_stands_beside_the_photo_and_is_as_high(shape: tuple[int, int]) -> None:
+    photo = blank(*shape)
+    grid = Grid((1, 1), (shape[1], shape[0]), (0.0, 0.0), photo.size)
+    one = FeatureMap("fused", torch.ones(2, 1, 1), grid)
+    figure = plot_heatmap(FusedSimilarity(one, one), some_matches(1, photo, photo))
+    _, right, scale = drawn(figure)
+    beside, bar = right.get_position(), scale.get_position(original=True)  # with its tip
+    tight = scale.get_tightbbox()
+    assert tight.x1 <= figure.bbox.width
+    assert bar.x0 >= beside.x1
+    assert (bar.y0 + bar.y1) / 2 == pytest.approx((beside.y0 + beside.y1) / 2)
+    lowest = 1.5 / figure.get_figheight()
+    assert bar.height == pytest.approx(max(beside.height, lowest))
+    assert 0 <= bar.y0 < bar.y1 <= 1
 
 
 def test_a_heat_map_needs_photos() -> None:

@@ -84,6 +84,61 @@ def test_each_part_has_its_number_on_one_of_its_cells():
     assert places["3"] == (24.5, 24.5)
 
 
+BOARD = Grid((6, 8), (10.0, 10.0), (0.0, 0.0), Size(60, 80))
+RINGS = [
+    [1, 1, 1, 1, 1, 2, 2, 2],
+    [1, 3, 3, 3, 1, 2, 0, 0],
+    [1, 3, 3, 3, 1, 0, 4, 2],
+    [1, 3, 3, 3, 1, 0, 4, 2],
+    [1, 1, 1, 1, 1, 0, 0, 2],
+    [2, 2, 0, 0, 0, 5, 5, 0],
+]
+
+
+def test_each_region_of_three_cells_has_a_number_on_one_of_its_own():
+    """Part 1 is a ring around part 3; 2 is in two places, and in a third of two cells alone."""
+    labels = torch.tensor(RINGS).flatten()
+    (axes,) = plot_parts([blank(60, 80)], [BOARD], [labels]).axes
+    assert sorted(text.get_text() for text in axes.texts) == ["1", "2", "2", "3", "4", "5"]
+    for text in axes.texts:
+        cell = BOARD.cell_of(torch.tensor([text.xy]))
+        assert labels[cell].item() == int(text.get_text())
+    twos = {text.xy for text in axes.texts if text.get_text() == "2"}
+    assert twos == {(64.5, 4.5), (74.5, 34.5)}  # nearest to the middle of each
+
+
+def boxes_of(figure: Figure) -> list[list[np.ndarray]]:
+    """Of each photo, the corners of its frame and of its numbers as drawn, x0 y0 x1 y1."""
+    pen = FigureCanvasAgg(figure).get_renderer()
+    return [
+        [np.array(one.get_window_extent(pen).extents) for one in (axes, *axes.texts)]
+        for axes in figure.axes
+    ]
+
+
+def test_no_number_is_cut_by_the_edge_or_covers_another():
+    """Sixty cells across, six photos in a row: numbers are larger than regions of nine cells."""
+    grid = Grid((30, 60), (2.0, 2.0), (0.0, 0.0), Size(60, 120))
+    generator = np.random.default_rng(0)
+    coarse = [generator.integers(5, 14, (10, 20)) for _ in range(6)]
+    labels = [torch.from_numpy(one.repeat(3, axis=0).repeat(3, axis=1).flatten()) for one in coarse]
+    figure = plot_parts([blank(60, 120)] * 6, [grid] * 6, labels)
+    for frame, *numbers in boxes_of(figure):
+        assert len(numbers) >= 20
+        for index, one in enumerate(numbers):
+            assert (one[:2] >= frame[:2]).all()
+            assert (one[2:] <= frame[2:]).all()
+            for other in numbers[index + 1 :]:
+                over = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+                assert over.min() <= 0
+
+
+def test_a_number_has_its_place_where_the_photo_is_too_small():
+    grid = Grid((1, 1), (1.0, 400.0), (0.0, 0.0), Size(400, 1))
+    (frame, number) = boxes_of(plot_parts([blank(400, 1)], [grid], [torch.tensor([128])]))[0]
+    assert (number[0] + number[2]) / 2 == pytest.approx((frame[0] + frame[2]) / 2, abs=1)
+
+
 def test_lines_run_where_parts_meet_and_nowhere_else():
     labels = torch.tensor([[9, 9, 9], [1, 1, 0], [1, 2, 0], [9, 9, 9]]).flatten()  # 9 on padding
     labels = labels * LETTERBOX.inside()

@@ -29,6 +29,10 @@ def drawn(figure: Figure) -> list[Axes]:
     return figure.axes
 
 
+def titles(panels: list[Axes]) -> list[str]:
+    return [panel.get_title().replace("\n", " ") for panel in panels]
+
+
 def layers(panel: Axes) -> list[np.ndarray]:
     return [np.asarray(layer.get_array()) for layer in panel.images]
 
@@ -43,27 +47,68 @@ def test_four_panels_show_the_flow():
     valid = np.zeros((50, 20), bool)
     valid[:, :10] = True
     panels = drawn(flow_of(source, target, valid))
-    assert [panel.get_title() for panel in panels] == [
+    assert titles(panels) == [
         "places of the source", "where the target finds them", "the source, warped",
         "striped: both ways disagree",
     ]  # fmt: skip
     photo, colours = layers(panels[0])
-    assert (photo.shape, photo.max()) == ((30, 40), 128)
-    assert (colours.shape, colours.max()) == ((30, 40, 3), 148)
-    assert panels[0].images[1].get_alpha() == 0.7
+    assert (photo.shape, photo.max()) == ((30, 40, 3), 140)  # 94 + (185 - 94) * 128 / 255
+    assert colours.shape == (30, 40, 4)
+    assert np.unique(colours.reshape(-1, 4), axis=0).tolist() == [[148, 148, 148, 217]]  # 85 %
     grey_target, found, stripes = layers(panels[1])
-    assert (grey_target.max(), found.max()) == (100, 140)
+    assert (grey_target.max(), found[:, :, :3].max()) == (130, 140)
     warped, opaque = layers(panels[2])
     assert warped.max() == 160
     shown, cover = layers(panels[3])
     assert shown.max() == 100
     for layer in (stripes, opaque, cover):
-        assert layer.shape == (50, 20, 4)
-        assert (layer[:, :10, 3] == 0).all()  # nothing over what is valid
-        assert len(np.unique(layer[:, 10:, 0])) == 2  # two greys
-    assert (stripes[:, 10:, 3] == 255).all()
-    assert (opaque[:, 10:, 3] == 255).all()
-    assert sorted(np.unique(cover[:, 10:, 3])) == [110, 255]  # the target shines through
+        assert layer.shape == (650, 260, 4)  # 13 times as large, so that stripes are fine
+        assert (layer[:, :130, 3] == 0).all()  # nothing over what is valid
+        assert len(np.unique(layer[:, 130:, 0])) == 2  # two greys
+    assert (stripes[:, 130:, 3] == 255).all()
+    assert (opaque[:, 130:, 3] == 255).all()
+    assert sorted(np.unique(cover[:, 130:, 3])) == [110, 255]  # the target shines through
+
+
+def test_where_nothing_was_asked_there_are_neither_colours_nor_stripes():
+    """The upper half of the target was asked for, of it the left half is valid."""
+    source, target = grey(30, 40), grey(50, 20, level=100)
+    asked, valid = np.zeros((2, 50, 20), bool)
+    asked[:25], valid[:, :10] = True, True
+    colours = source.pixels + np.uint8(20), target.pixels + np.uint8(40)
+    figure = plot_flow(source, target, colours, target.pixels + np.uint8(60), valid, asked)
+    panels = drawn(figure)
+    assert titles(panels)[3] == "striped: ways disagree; faded: left out"
+    assert (layers(panels[0])[1][:, :, 3] == 217).all()
+    assert (layers(panels[1])[1][:, :, 3] == np.where(asked, 217, 0)).all()
+    for panel, cover in zip(panels[1:], (200, 255, 200), strict=True):
+        *_, stripes, faded = layers(panel)
+        striped = stripes[::13, ::13, 3] > 0
+        assert (striped == (asked & ~valid)).all()
+        assert (faded[:, :, 3] == np.where(asked, 0, cover)).all()
+        assert np.unique(faded[:, :, :3]).tolist() == [140]
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (4, 400), (1, 1), (300, 400)])
+def test_stripes_are_wider_than_a_dot(shape):
+    photo = grey(*shape)
+    stripes = layers(flow_of(photo, photo, np.zeros(shape, bool)).axes[2])[1]
+    row = stripes[0, :, 0]
+    changes = np.flatnonzero(np.diff(row))
+    assert np.diff(changes).min() >= 9
+    assert 1e-2 <= np.diff(changes).max() / stripes[..., 0].size ** 0.5 <= 4e-2
+
+
+@pytest.mark.parametrize("shape", [(40, 400), (40, 900), (400, 40), (900, 60), (300, 400)])
+def test_flat_and_tall_photos_fill_the_page(shape):
+    photo = grey(*shape)
+    mask = np.ones(shape, bool)
+    for figure in (flow_of(photo, photo, mask), plot_swap(photo, mask, photo, mask, photo.pixels)):
+        for panel in figure.axes:
+            panel.apply_aspect()
+        boxes = [panel.get_position() for panel in figure.axes]  # of the photos themselves
+        filled = sum(box.width * box.height for box in boxes)
+        assert filled > (0.28 if shape[0] > 5 * shape[1] else 0.5)  # titles are wider than 0.6 in
 
 
 @pytest.mark.parametrize(
@@ -120,7 +165,7 @@ def test_three_panels_show_a_swap_and_both_objects():
     mask[5:15, 10:30] = True
     whole = np.ones((50, 20), bool)
     panels = drawn(plot_swap(source, mask, target, whole, result.pixels))
-    assert [panel.get_title() for panel in panels] == [
+    assert titles(panels) == [
         "source", "target", "target with the source's object",
     ]  # fmt: skip
     assert [layers(panel)[0].max() for panel in panels] == [128, 128, 200]

@@ -202,7 +202,8 @@ def _write_pictures(
         yield f"wrote {wanted.warped}"
     if wanted.picture is not None:
         colours = photo_colours(source.size), flow_colours(back)
-        write_picture(wanted.picture, plot_flow(source, target, colours, pixels, valid))
+        figure = plot_flow(source, target, colours, pixels, valid, mask)
+        write_picture(wanted.picture, figure)
         yield f"wrote {wanted.picture}"
 
 

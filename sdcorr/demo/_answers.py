@@ -17,6 +17,7 @@ from torch import Tensor
 from sdcorr.demo._studio import Joined
 from sdcorr.export import csv_line, matches_alone
 from sdcorr.fused import Fused
+from sdcorr.similarities import heat_of
 from sdcorr.types import Matches
 
 COLUMNS = (
@@ -84,18 +85,15 @@ def answer(
     return told
 
 
-@torch.no_grad()
 def heat(pair: Fused, point: Tensor) -> dict[str, Any]:
     """Similarity of a point ``(1, 2)`` to each target cell, in levels, median 0, most 255.
 
     ``levels`` is base64 of ``(h, w)`` bytes; ``extent`` (left, right, bottom, top) in pixels says
     where the outermost cells end, which may be beyond the photo.
     """
-    grid = pair.similarity.target
-    row = pair.similarity.rows(point)[0].cpu()
-    inside = row[grid.inside()]
-    low, high = inside.median(), inside.max()
-    levels = ((row - low) / (high - low).clamp(min=1e-9) * 255).clamp(0, 255).byte()
+    grid, found = pair.similarity.target, heat_of(pair.similarity, point)
+    share = (found.values - found.low) / max(found.high - found.low, 1e-9)
+    levels = (share * 255).clamp(0, 255).byte()
     return {
         "shape": list(grid.shape),
         "extent": list(grid.extent),

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle
 
+import matplotlib as mpl
 import matplotlib.patheffects as effects
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.transforms import Transform
 
 from sdcorr.errors import SdcorrError
+from sdcorr.similarities import heat_of
 from sdcorr.types import Image, Matches, Similarity
-from sdcorr.viz._photo import COLOURS, HEIGHT, WIDEST, label, shares_of, thin_out
+from sdcorr.viz._photo import COLOURS, GREYS, HEIGHT, WIDEST, label, pale, shares_of, thin_out
 
 # where a name may stand around its dot, best first: x to the right, y upwards
 SIDES = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)])
 NAMED = 100  # matches
+HEAT = 0.65  # of a pixel is heat, the rest is the photo in grey
+SCALE, SCALED, LOWEST = 0.15, 1.0, 1.5  # inches: the bar, the bar with its numbers, its height
+NARROWEST = 0.01  # range of cosines that has all colours: less is noise
 
 
 def plot_matches(matches: Matches) -> Figure:
@@ -101,22 +108,33 @@ def plot_heatmap(similarity: Similarity, match: Matches) -> Figure:
     Raises:
         SdcorrError: the match carries no photos.
     """
-    figure, left, right = _two_photos(*_photos_of(match))
-    grid = similarity.target
-    row = similarity.rows(match.source)[0].cpu()
-    inside = row[grid.inside()]
-    # from the median up: the lower half of all places is no candidate
-    heat = right.imshow(
-        row.reshape(grid.shape).numpy(), extent=grid.extent, cmap="cividis", alpha=0.6,
-        vmin=inside.median().item(), vmax=inside.max().item(), interpolation="bilinear",
+    source, target = _photos_of(match)
+    figure, left, right = _two_photos(source, target, aside=SCALED)
+    grid, heat = similarity.target, heat_of(similarity, match.source)
+    norm = Normalize(min(heat.low, heat.high - NARROWEST), heat.high)
+    right.images[0].set_data(pale(target))
+    right.imshow(
+        heat.values.numpy(), extent=grid.extent, cmap="cividis", alpha=HEAT, norm=norm,
+        interpolation="bilinear",
     )  # fmt: skip
     left_edge, right_edge, bottom, top = grid.image.extent
     right.set(xlim=(left_edge, right_edge), ylim=(bottom, top))  # cut padding off
     _dot(left, match.source[0].tolist(), left.transData, COLOURS[5])
     _dot(right, match.target[0].tolist(), right.transData, COLOURS[5])
-    figure.set_layout_engine("constrained")  # makes room for the scale
-    figure.colorbar(heat, ax=[left, right], label="cosine similarity", fraction=0.03, pad=0.01)
+    _scale(figure, right, norm)
     return figure
+
+
+def _scale(figure: Figure, beside: Axes, norm: Normalize) -> None:
+    """The bar of a heat map, in the colours that its heat has over the middle grey of a photo."""
+    page, photo = figure.get_size_inches(), beside.get_position()
+    high = max(photo.height, LOWEST / page[1])  # that of a very flat photo holds no numbers
+    box = (1 - (SCALED - SCALE / 2) / page[0], photo.y0 + (photo.height - high) / 2)
+    axes = figure.add_axes((*box, SCALE / page[0], high))
+    pure = mpl.colormaps["cividis"](np.linspace(0, 1, 256))[:, :3]
+    seen = ListedColormap(HEAT * pure + (1 - HEAT) * np.mean(GREYS) / 255)
+    below = "min" if norm.vmin is not None and norm.vmin > -1 else "neither"
+    figure.colorbar(ScalarMappable(norm, seen), cax=axes, extend=below, label="cosine similarity")
 
 
 def _photos_of(matches: Matches) -> tuple[Image, Image]:
@@ -125,13 +143,21 @@ def _photos_of(matches: Matches) -> tuple[Image, Image]:
     return matches.source_image, matches.target_image
 
 
-def _two_photos(source: Image, target: Image) -> tuple[Figure, Axes, Axes]:
-    """A figure with both photos at one height, laid out: where they lie on the page is known."""
+def _two_photos(source: Image, target: Image, aside: float = 0.0) -> tuple[Figure, Axes, Axes]:
+    """A figure with both photos at one height, laid out: where they lie on the page is known.
+
+    Args:
+        source: on the left.
+        target: on the right.
+        aside: inches that are left free to the right of both.
+    """
     shares = shares_of([source, target])
     height = min(HEIGHT, WIDEST / sum(shares))
-    figure = Figure(figsize=(height * sum(shares), height), dpi=150)
+    wide = height * sum(shares) + aside
+    figure = Figure(figsize=(wide, height), dpi=150)
     # a layout engine would draw all of it once more to find the same places
-    margins = {"left": 0.005, "right": 0.995, "bottom": 0.01, "top": 0.99, "wspace": 0.01}
+    margins = {"left": 0.005, "right": 0.995 - aside / wide, "bottom": 0.01, "top": 0.99}
+    margins["wspace"] = 0.01
     left, right = figure.subplots(1, 2, width_ratios=shares, gridspec_kw=margins)
     for axes, image in ((left, source), (right, target)):
         axes.imshow(thin_out(image), extent=image.size.extent)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.patheffects as effects
+import numpy as np
+import numpy.typing as npt
 import PIL.Image
+import PIL.ImageOps
 from matplotlib.axes import Axes
 from matplotlib.transforms import Transform
 
@@ -16,6 +19,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 HEIGHT = 4.5  # inches of each photo
 WIDEST = 16.0  # inches of the figure
 SHOWN = 1200  # px; larger photos are thinned out for the screen, not their coordinates
+GREYS = (94, 185)  # of 255, L* of 40 and 75: of a photo under colours, which it must not drown
 
 
 def thin_out(image: Image) -> PIL.Image.Image:
@@ -23,6 +27,17 @@ def thin_out(image: Image) -> PIL.Image.Image:
     photo = PIL.Image.fromarray(image.pixels)
     photo.thumbnail((SHOWN, SHOWN))
     return photo
+
+
+def pale(image: Image) -> npt.NDArray[np.uint8]:
+    """The photo in grey of a middle range, thinned out: ``(H, W, 3)``, to lie under colours.
+
+    Its darkest and lightest hundredth are at the ends of the range.
+    """
+    dark, light = GREYS
+    level = np.asarray(PIL.ImageOps.autocontrast(thin_out(image).convert("L"), cutoff=1)) / 255
+    grey = np.rint(dark + (light - dark) * level).astype(np.uint8)
+    return np.dstack([grey, grey, grey])
 
 
 def shares_of(images: Sequence[Image]) -> list[float]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from sdcorr.geometry import Grid, Size
 from sdcorr.segmentation import at_pixels
 from sdcorr.types import Image
-from sdcorr.viz._photo import COLOURS, HEIGHT, WIDEST, label, shares_of, thin_out
+from sdcorr.viz._numbers import number_regions
+from sdcorr.viz._photo import COLOURS, HEIGHT, WIDEST, shares_of, thin_out
 
 ABREAST = 6  # photos
 TALLEST = 80.0  # inches of the figure
@@ -52,8 +53,10 @@ def plot_pca(
 def plot_parts(images: Sequence[Image], grids: Sequence[Grid], labels: Sequence[Tensor]) -> Figure:
     """Photos with their parts laid over: a colour, an outline and a number each.
 
-    A number stands on the cell of its part that is nearest to the middle of the part's cells in
-    that photo. There are seven colours; numbers tell apart what shares one.
+    A number stands on each connected region of a part, on the cell that is nearest to the middle
+    of the region and has room. Regions of one or two cells have none, nor those on which it would
+    cover others, unless the part has no larger one in that photo. There are seven colours; numbers
+    tell apart what shares one.
 
     Args:
         images: up to six stand in a row; at least one.
@@ -71,8 +74,7 @@ def plot_parts(images: Sequence[Image], grids: Sequence[Grid], labels: Sequence[
                 LineCollection(lines, linewidths=width, colors=colour, capstyle="round"),
                 autolim=False,
             )
-        for number in cells[cells > 0].unique().tolist():
-            label(axes, _middle(grid, cells == number), axes.transData, str(number))
+        number_regions(figure, axes, grid, cells)
     return figure
 
 
@@ -137,11 +139,3 @@ def _between(centers: Tensor, first: float, last: float) -> Tensor:
 
 def _bytes(values: npt.NDArray[np.float64]) -> Pixels:
     return np.rint(values).astype(np.uint8)
-
-
-def _middle(grid: Grid, cells: Tensor) -> list[float]:
-    """Centre of the cell that is nearest to the mean centre of some cells: (x, y)."""
-    centers = grid.centers()[cells]
-    nearest = (centers - centers.mean(dim=0)).square().sum(dim=1).argmin()
-    place: list[float] = grid.image.clamp(centers[nearest][None])[0].tolist()
-    return place
