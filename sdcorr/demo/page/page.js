@@ -224,7 +224,9 @@ function select(point) {
   if (point !== selected) nearby = null;
   selected = point;
   draw();
-  if (point) look(point);
+  if (!point) return;
+  for (const side of SIDES) stages[side].reveal(point.number);
+  look(point);
 }
 
 function move(side, point, place) {

@@ -188,6 +188,11 @@ export class Stage {
     if (point.selected) this.zoom.reveal(button);
   }
 
+  reveal(number) {
+    const { button } = this.shown.get(number) ?? {};
+    if (button) this.zoom.reveal(button);
+  }
+
   newMark(number) {
     const button = make("button", { type: "button", className: "mark" }, make("span", { textContent: number }));
     button.style.setProperty("--colour", colourOf(number));
