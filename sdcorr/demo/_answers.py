@@ -106,9 +106,11 @@ def as_json(
 ) -> dict[str, Any]:
     """The points as ``sdcorr match --json`` writes them; besides, ``asked`` and ``corrected``.
 
+    And ``min_confidence``, the least that was asked for, or None.
     A corrected place is the user's: it has no score and no confidence, and is matched.
     """
     told = matches_alone(collect(joined, wanted, least)) | dict(joined.made)
+    told["min_confidence"] = least
     for side, name in zip(("source", "target"), photos, strict=True):
         told[side]["path"] = name
     for match, one in zip(told["matches"], wanted, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,7 @@ SIDE = 16_384  # px of it; browsers draw little more
 KINDS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")
 SHOWN = 2048  # px of the copy that is shown
 NAME = 100  # characters of a photo's name
+_ENCODING = threading.Lock()  # of a large photo, which takes a quarter of a GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +81,9 @@ def make_photo(image: Image, name: str) -> Photo:
 
 
 def whole(photo: Photo) -> bytes:
-    """JPEG of the photo with all its pixels, for who looks closely."""
-    return _as_jpeg(PIL.Image.fromarray(photo.image.pixels))
+    """JPEG of the photo with all its pixels, for who looks closely; one at a time."""
+    with _ENCODING:
+        return _as_jpeg(PIL.Image.fromarray(photo.image.pixels))
 
 
 def _as_jpeg(picture: PIL.Image.Image) -> bytes:

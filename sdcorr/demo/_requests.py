@@ -64,7 +64,10 @@ def least_of(body: Body) -> float | None:
         return None
     if type(value) not in (int, float):
         raise HTTPException(400, f"expected a number as least, got {_short(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise HTTPException(400, "expected a confidence of 0 to 1 as least") from error
 
 
 def choice_of(body: Body, key: str, known: tuple[str, ...]) -> str:

@@ -229,12 +229,13 @@ def test_a_corrected_point_is_matched_though_nothing_was_found() -> None:
 
 
 def test_json_has_the_shape_of_the_command_match(sift: Joined) -> None:
-    """And two fields more of each point."""
+    """And two fields more of each point, one of all."""
     model = sdcorr.load("sift")
     matches = model.match(astronaut(), hopper(), {"ear": (20, 30)})
     plain = sdcorr.export.matches_to_dict(matches, model)
     told = as_json(sift, [Wanted("ear", (20, 30))], ("a.jpg", "b.jpg"))
-    assert told.keys() == plain.keys()
+    assert told.keys() == plain.keys() | {"min_confidence"}
+    assert told["min_confidence"] is None
     assert told["source"] == {"path": "a.jpg", "size": [104, 157]}
     assert told["target"] == {"path": "b.jpg", "size": [136, 100]}
     (one,) = told["matches"]

@@ -884,6 +884,25 @@ def test_a_zoomed_photo_is_dragged_and_shows_what_is_selected(tab: Tab) -> None:
     assert tab.box("first")["width"] == pytest.approx(whole["width"])
 
 
+def test_a_marker_at_the_edge_of_a_zoomed_view_follows_the_pointer(tab: Tab) -> None:
+    """It must not be scrolled to where it can be seen while it is held."""
+    tab.click("first", (235, 156))
+    for _ in range(3):
+        tab.get("button", "zoom first photo in").click()
+    view = tab.view("first").bounding_box()
+    x, y = tab.centre(tab.mark("first", 1))
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(view["x"] + view["width"] - 8, y, steps=8)
+    for step in range(8):
+        tab.page.mouse.move(view["x"] + view["width"] - 8 - step % 2, y)
+    box = tab.box("first")
+    seen = view["x"] + view["width"] - 9 - box["x"]
+    tab.until("document.querySelector('#first .mark').getBoundingClientRect().x > 0")
+    assert numbers(tab.rows[0][1])[0] == pytest.approx(seen / box["width"] * 471, abs=1)
+    tab.page.mouse.up()
+
+
 def test_of_a_large_photo_all_pixels_can_be_seen(visit: Visit, empty: str, tmp_path: Path) -> None:
     PIL.Image.new("RGB", (5000, 100)).save(tmp_path / "long.png")
     tab = visit.tab(empty).open()
@@ -1095,6 +1114,12 @@ def test_points_are_loaded_as_they_were_downloaded(tab: Tab, tmp_path: Path) -> 
     file.write_text("[[1, 2]]")
     load(5)
     assert tab.rows[4][:2] == ["5", "1.0  2.0"]
+    sizes = {"source": {"size": [313, 471]}, "target": {"size": [271, 199]}}
+    match = {"name": "a\n\u202eb" + "c" * 200, "source": [3, 4], "target": "nowhere"}
+    file.write_text(json.dumps({"matches": [match], **sizes}))
+    load(6)  # of what was not corrected only the clicked place is read
+    assert tab.rows[5][:2] == ["ab" + "c" * 98, "3.0  4.0"]
+    tab.download("Download JSON")
 
 
 OTHERS = {"schema": "sdcorr.matches/1", "matches": [], "source": {"size": [5, 4]}}
@@ -1105,6 +1130,7 @@ NO_POINTS = {
     "[[1, 2, 3]]": r"expected points \[x, y\], got \[1,2,3\]",
     '{"a": [1, null]}': r"expected points \[x, y\], got \[1,null\]",
     "[[471, 5]]": "the point 471, 5 is not on the first photo",
+    '{"matches": [null]}': "it does not say which size its source has",
     json.dumps(OTHERS): "it is of another pair: its source has 4 . 5 pixels, the first photo",
 }
 
@@ -1126,11 +1152,17 @@ def test_matches_of_little_confidence_are_rejected(
 ) -> None:
     points = [tab.click("first", place) for place in ((205, 104), (60, 80), (300, 200))]
     sure = sift.match(*files, points).confidence.tolist()
-    least = sorted(sure)[1] + 1e-6  # two of three have less
+    least = sum(sorted(sure)[1:]) / 2  # two of three have less
     rejected = tab.page.locator("#second .mark.rejected")
     sync_api.expect(rejected).to_have_count(0)
+    tab.page.get_by_label("Least confidence").fill("2")  # none, and none is asked for
+    tab.press("Enter")
+    tab.click("first", (100, 100))
+    assert tab.asked[-1]["least"] is None
     tab.page.get_by_label("Least confidence").fill(str(least))
     tab.press("Enter")
+    sync_api.expect(rejected).not_to_have_count(0)
+    tab.get("button", "remove point 4").click()
     sync_api.expect(rejected).to_have_count(2)
     answer = json.loads(tab.download("Download JSON").read_text())
     assert [match["matched"] for match in answer["matches"]] == [one >= least for one in sure]
@@ -1420,6 +1452,17 @@ def test_photos_of_the_command_line_come_before_an_empty_page_of_before(
     tab.page.add_init_script(f"sessionStorage.setItem('sdcorr', '{json.dumps(kept)}')")
     tab.open().ready()
     assert tab.page.locator("#recipe").input_value() == "sift"
+
+
+def test_what_another_version_kept_is_no_trouble(
+    visit: Visit, address: str, files: tuple[Path, Path]
+) -> None:
+    kept = {"photos": {"first": {"id": "a"}, "second": 5}, "chosen": {"recipe": "sift"}}
+    tab = visit.tab(address, files)
+    tab.expected = [REFUSED]
+    tab.page.add_init_script(f"sessionStorage.setItem('sdcorr', '{json.dumps(kept)}')")
+    tab.open().ready()
+    tab.click("first", (205, 104))
 
 
 # ---- looks

@@ -142,13 +142,13 @@ async function join() {
 // ---- points
 
 // The confidence that matches must have, or null.
-const least = () => (calibrated && $("least").value !== "" ? $("least").valueAsNumber : null);
+const least = () => (calibrated && $("least").value !== "" && $("least").validity.valid ? $("least").valueAsNumber : null);
 
 async function answer(path, body) {
-  const mine = turn;
+  const mine = turn, sure = least();
   try {
-    const found = await (await ask(path, { ...pair, least: least(), ...body })).json();
-    return mine === turn ? found : null;
+    const found = await (await ask(path, { ...pair, least: sure, ...body })).json();
+    return mine === turn && sure === least() ? found : null;
   } catch (error) {
     if (mine !== turn) return null;
     if (error.status === 409) join(); // let go to make room: joined again, and asked again
@@ -287,9 +287,10 @@ async function download(format) {
       corrected: point.corrected ? point.place[other(point.asked)] : null,
     })),
   };
+  const stems = SIDES.map((side) => photos[side].name.replace(/(.)\.[^.]+$/, "$1"));
   try {
     const file = await (await ask("export", body)).blob();
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${SIDES.map((side) => photos[side].name.replace(/\.[^.]+$/, "")).join("-")}.${format}` });
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: `${stems.join("-")}.${format}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     fail(null);
@@ -301,9 +302,11 @@ async function download(format) {
 
 async function load(file) {
   try {
+    if (!photos.first || !photos.second) throw new Error("choose both photos first");
     const more = pointsOf(await file.text(), photos);
-    if (points.length + more.length > setup.limits.points) throw new Error(`it holds ${more.length} points; the list takes ${setup.limits.points}`);
-    for (const { name, ...point } of more) newPoint(name ? { name: String(name), ...point } : point);
+    const all = points.length + more.length;
+    if (all > setup.limits.points) throw new Error(`with its points the list would hold ${all}; it takes ${setup.limits.points}`);
+    for (const { name, ...point } of more) newPoint(name ? { name, ...point } : point);
   } catch (error) {
     fail(new Error(`No points were read from ${file.name}: ${error.message}`));
     return;
@@ -338,16 +341,18 @@ async function restore() {
   const state = kept(), found = {};
   if (!state?.chosen || !SIDES.some((side) => state.photos[side]) || !setup.recipes.some((one) => one.name === state.chosen.recipe && one.ready)) return;
   for (const side of SIDES) {
-    const photo = state.photos[side], same = photos[side]?.digest === photo?.digest;
+    const photo = state.photos[side];
     if (!photo) continue;
     const answer = await fetch(`photos/${photo.id}`, { method: "HEAD" }).catch(() => null);
-    if (!answer?.ok && !same) return; // of another demo
-    found[side] = answer?.ok ? photo : photos[side]; // a demo that began anew calls the same photo otherwise
+    const same = photos[side]?.digest === photo.digest ? photos[side] : null; // a demo that began anew calls it otherwise
+    found[side] = answer?.ok ? photo : same;
+    if (!found[side]) return; // of another demo
   }
+  const before = state.points.map((point) => ({ ...point, matched: true }));
+  for (const id of [...CHOICES, "least"]) $(id).value = state.chosen[id];
+  for (const id of SHOWN) $(id).checked = state.shown[id];
   Object.assign(photos, { first: null, second: null }, found);
-  points = state.points.map((point) => ({ ...point, matched: true }));
-  for (const [id, value] of Object.entries(state.chosen)) $(id).value = value;
-  for (const [id, checked] of Object.entries(state.shown)) $(id).checked = checked;
+  points = before;
 }
 
 async function begin() {
@@ -374,7 +379,7 @@ async function begin() {
   $("recipe").value = setup.recipe;
   $("category").value = setup.category ?? "";
   setup.photos.forEach((photo, index) => { photos[SIDES[index]] = photo; });
-  await restore();
+  await restore().catch(() => {}); // kept by another version: the page begins anew
   list = new List($("rows"), {
     select,
     rename: (point, name) => { point.name = name; draw(); keep(); },

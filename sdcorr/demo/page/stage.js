@@ -26,10 +26,11 @@ export class Stage {
   constructor(section, title, on) {
     this.on = on;
     this.photo = null;
-    this.dragged = false;
+    this.dragged = this.held = false;
     this.cursor = [0, 0];
     this.shown = new Map(); // number -> { point, button }
     this.nearby = null;
+    this.sharp = null; // the photo of which all pixels are shown
     this.file = make("input", { type: "file", accept: "image/*" });
     this.caption = make("span", { className: "caption" });
     this.drop = make("p", { className: "drop", textContent: `Drop the ${title} here, or choose one.` });
@@ -47,7 +48,8 @@ export class Stage {
     this.less.setAttribute("aria-label", `zoom ${title} out`);
     this.more = make("button", { type: "button", textContent: "+", onclick: () => this.zoom.more() });
     this.more.setAttribute("aria-label", `zoom ${title} in`);
-    this.zooms = make("span", { className: "zooms", hidden: true }, this.less, " ", this.more);
+    this.factor = make("span");
+    this.zooms = make("span", { className: "zooms", hidden: true }, this.less, " ", this.factor, " ", this.more);
     const label = make("label", { className: "button" }, `Choose ${title}`, this.file);
     section.append(make("div", { className: "bar" }, label, this.zooms, this.caption), this.drop, this.view);
     this.listen(section);
@@ -99,9 +101,21 @@ export class Stage {
   }
 
   zoomed() {
-    this.less.disabled = this.zoom.factor === 1;
-    const whole = `photos/${this.photo.id}?whole`; // with all its pixels, once they can be seen
-    if (this.zoom.factor > 1 && this.photo.reduced && !this.image.src.endsWith(whole)) this.image.src = whole;
+    const { photo, zoom: { factor } } = this;
+    if (factor === 1 && document.activeElement === this.less) this.more.focus();
+    this.less.disabled = factor === 1;
+    this.factor.textContent = factor === 1 ? "" : `${factor.toFixed(1)} ×`;
+    if (factor > 1 && photo.reduced && this.sharp !== photo) this.sharpen(photo);
+  }
+
+  // Show all pixels of a photo, once they are here.
+  sharpen(photo) {
+    this.sharp = photo;
+    const whole = make("img", { src: `photos/${photo.id}?whole` });
+    whole.addEventListener("load", () => {
+      if (this.photo === photo) this.image.src = whole.src;
+    });
+    whole.addEventListener("error", () => { this.sharp = null; }); // asked for again by the next step
   }
 
   letGo(far) {
@@ -111,8 +125,9 @@ export class Stage {
 
   enlarge(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's own
-    const box = (event.target === this.view ? this.cross : event.target).getBoundingClientRect();
-    const at = this.cross.hidden && event.target === this.view ? null : [box.left + box.width / 2, box.top + box.height / 2];
+    const held = event.target === this.view ? this.cross : event.target;
+    this.zoom.reveal(held);
+    const box = held.getBoundingClientRect(), at = held.hidden ? null : [box.left + box.width / 2, box.top + box.height / 2];
     if (event.key === "+" || event.key === "=") this.zoom.more(at);
     else if (event.key === "-") this.zoom.less(at);
     else if (event.key === "0") this.zoom.to(1);
@@ -185,12 +200,13 @@ export class Stage {
     button.classList.toggle("found", !point.asked);
     button.classList.toggle("left", point.place[0] > 0.85 * this.photo.width); // its number
     this.put(button, point.place);
-    if (point.selected) this.zoom.reveal(button);
+    const moved = String(point.place.map(Math.round)) !== String(before?.place.map(Math.round));
+    if (point.selected && moved && !this.held) this.zoom.reveal(button);
   }
 
   reveal(number) {
     const { button } = this.shown.get(number) ?? {};
-    if (button) this.zoom.reveal(button);
+    if (button && !this.held) this.zoom.reveal(button);
   }
 
   newMark(number) {
@@ -220,6 +236,7 @@ export class Stage {
   drag(event, button, number) {
     if (event.button !== 0 || !event.isPrimary) return;
     button.setPointerCapture(event.pointerId);
+    this.held = true; // the photo stays under the pointer
     const begin = [event.clientX, event.clientY];
     const at = this.placeOf(event);
     const grip = this.shown.get(number).point.place.map((value, axis) => value - at[axis]);
@@ -231,7 +248,9 @@ export class Stage {
     button.addEventListener("pointermove", move);
     button.addEventListener("lostpointercapture", () => {
       button.removeEventListener("pointermove", move);
+      this.held = false;
       this.letGo(far);
+      this.zoom.reveal(button);
     }, { once: true });
   }
 

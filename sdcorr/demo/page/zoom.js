@@ -2,44 +2,61 @@
 
 const MOST = 16;
 const STEP = 1.5; // of a button, a key, or a notch of the wheel
-const MARGIN = 30; // px between what is shown and the view's edge
+const NOTCH = 50; // px that a notch scrolls at least; trackpads tell of fewer at a time
+const MARGIN = 30; // px between what was out of sight and the view's edge
 
 export class Zoom {
   // changed(factor) is called after each change; panned(far) when a drag of the sheet ends
   constructor(view, sheet, changed, panned) {
-    Object.assign(this, { view, sheet, changed, panned, factor: 1 });
+    Object.assign(this, { view, sheet, changed, panned, factor: 1, middle: [0.5, 0.5] });
     view.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) return; // scrolls
       event.preventDefault(); // the browser would enlarge the page
-      const notches = event.deltaMode ? Math.sign(event.deltaY) : event.deltaY / 100;
-      this.to(this.factor * STEP ** -notches, [event.clientX, event.clientY]);
+      const { deltaY: scrolled } = event, notch = event.deltaMode || Math.abs(scrolled) >= NOTCH;
+      this.to(this.factor * (notch ? STEP ** -Math.sign(scrolled) : Math.exp(-scrolled / 100)), [event.clientX, event.clientY]);
     }, { passive: false });
+    view.addEventListener("scroll", () => { this.middle = this.shareOf(this.centre()); });
+    new ResizeObserver(() => this.put(this.middle, this.centre())).observe(view);
     view.addEventListener("pointerdown", (event) => this.pan(event));
   }
 
   // What lies at a place of the window stays there; without one, what is in the middle.
   to(factor, at = null) {
-    const frame = this.view.getBoundingClientRect(), before = this.sheet.getBoundingClientRect();
-    const [x, y] = at ?? [frame.left + frame.width / 2, frame.top + frame.height / 2];
-    const share = [(x - before.left) / before.width, (y - before.top) / before.height];
-    this.factor = Math.min(Math.max(factor, 1), MOST);
+    const place = at ?? this.centre(), share = this.shareOf(place);
+    this.factor = factor < 1.001 ? 1 : Math.min(factor, MOST); // rounding is no zoom
     this.sheet.style.setProperty("--zoom", this.factor);
     this.view.classList.toggle("zoomed", this.factor > 1);
-    const after = this.sheet.getBoundingClientRect();
-    this.view.scrollLeft += after.left + share[0] * after.width - x;
-    this.view.scrollTop += after.top + share[1] * after.height - y;
+    this.put(share, place);
+    this.grip = null;
     this.changed(this.factor);
+  }
+
+  centre() {
+    const frame = this.view.getBoundingClientRect();
+    return [frame.left + frame.width / 2, frame.top + frame.height / 2];
+  }
+
+  // Where on the sheet a place of the window is, each 0 to 1.
+  shareOf([x, y]) {
+    const box = this.sheet.getBoundingClientRect();
+    return [(x - box.left) / box.width, (y - box.top) / box.height];
+  }
+
+  put(share, [x, y]) {
+    const box = this.sheet.getBoundingClientRect();
+    this.view.scrollLeft += box.left + share[0] * box.width - x;
+    this.view.scrollTop += box.top + share[1] * box.height - y;
   }
 
   more(at) { this.to(this.factor * STEP, at); }
 
   less(at) { this.to(this.factor / STEP, at); }
 
-  // Scroll as little as needed to see an element of the sheet.
+  // Scroll to see an element of the sheet, if it is out of sight.
   reveal(element) {
     if (this.factor === 1) return;
     const frame = this.view.getBoundingClientRect(), box = element.getBoundingClientRect();
-    const beyond = (low, high, from, to) => Math.min(low - from - MARGIN, 0) + Math.max(high - to + MARGIN, 0);
+    const beyond = (low, high, from, to) => (low < from ? low - from - MARGIN : high > to ? high - to + MARGIN : 0);
     this.view.scrollLeft += beyond(box.left, box.right, frame.left, frame.right);
     this.view.scrollTop += beyond(box.top, box.bottom, frame.top, frame.bottom);
   }
@@ -47,13 +64,17 @@ export class Zoom {
   // A mouse drags the sheet; fingers scroll it anyway.
   pan(event) {
     if (this.factor === 1 || event.pointerType !== "mouse" || event.button !== 0 || event.target.closest("button")) return;
-    const { view } = this, begin = [event.clientX, event.clientY], from = [view.scrollLeft, view.scrollTop];
-    let far = false;
+    const { view } = this, begin = [event.clientX, event.clientY];
+    let far = false, last = begin;
+    this.grip = null;
     view.setPointerCapture(event.pointerId);
     const move = (next) => {
-      const [dx, dy] = [next.clientX - begin[0], next.clientY - begin[1]];
-      far ||= Math.hypot(dx, dy) > 3;
-      if (far) view.scrollTo(from[0] - dx, from[1] - dy);
+      far ||= Math.hypot(next.clientX - begin[0], next.clientY - begin[1]) > 3;
+      if (!far) return;
+      this.grip ??= { at: last, from: [view.scrollLeft, view.scrollTop] };
+      last = [next.clientX, next.clientY];
+      const { at, from } = this.grip; // until it is zoomed meanwhile
+      view.scrollTo(from[0] + at[0] - next.clientX, from[1] + at[1] - next.clientY);
     };
     view.addEventListener("pointermove", move);
     view.addEventListener("lostpointercapture", () => {
