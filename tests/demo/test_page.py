@@ -874,6 +874,12 @@ def test_a_zoomed_photo_is_dragged_and_shows_what_is_selected(tab: Tab) -> None:
         there, view = tab.centre(tab.mark("first", number)), tab.view("first").bounding_box()
         assert view["x"] < there[0] < view["x"] + view["width"]
         assert view["y"] < there[1] < view["y"] + view["height"]
+    tab.page.mouse.click(*tab.centre(tab.view("first")))  # has the focus, and shows no cross
+    tab.until("document.querySelectorAll('#rows tr').length === 3")
+    scrolled = "one => [one.scrollLeft, one.scrollTop]"
+    place = tab.view("first").evaluate(scrolled)
+    tab.press("x", "Control", "1")  # no keys of the zoom
+    assert tab.view("first").evaluate(scrolled) == place
     tab.view("first").focus()
     tab.press("0")
     assert tab.box("first") == pytest.approx(tab.view("first").bounding_box(), abs=1)

@@ -125,14 +125,20 @@ export class Stage {
 
   enlarge(event) {
     if (event.ctrlKey || event.altKey || event.metaKey) return; // the browser's own
-    const held = event.target === this.view ? this.cross : event.target;
-    this.zoom.reveal(held);
-    const box = held.getBoundingClientRect(), at = held.hidden ? null : [box.left + box.width / 2, box.top + box.height / 2];
-    if (event.key === "+" || event.key === "=") this.zoom.more(at);
-    else if (event.key === "-") this.zoom.less(at);
+    const zoom = { "+": "more", "=": "more", "-": "less" }[event.key];
+    if (zoom) this.zoom[zoom](this.pivot(event.target));
     else if (event.key === "0") this.zoom.to(1);
     else return;
     event.preventDefault();
+  }
+
+  // Where in the window the keyboard is: at the cross, or at a marker; null is nowhere.
+  pivot(focused) {
+    const held = focused === this.view ? this.cross : focused;
+    if (held.hidden) return null;
+    this.zoom.reveal(held);
+    const box = held.getBoundingClientRect();
+    return [box.left + box.width / 2, box.top + box.height / 2];
   }
 
   placeOf(event) {
