@@ -30,7 +30,7 @@ from sdcorr.types import FeatureMap, Matches, Similarity
 
 
 @runtime_checkable
-class OfMaps(Protocol):
+class OfMaps(Similarity, Protocol):
     """What this matcher needs of a similarity: the two maps that it compares."""
 
     @property
@@ -60,13 +60,25 @@ class Pixel:
         Raises:
             BadRecipe: the similarity is none of two maps.
         """
-        return match_in_tiles(self._find, similarity, points, mutual=False)
+        return match_in_tiles(self._find, self.prepare(similarity), points, mutual=False)
 
-    def _find(self, similarity: Similarity, points: Tensor) -> Places:
+    def prepare(self, similarity: Similarity) -> Upsampled:
+        """Take the products of neighbouring cells, which all points share.
+
+        Raises:
+            BadRecipe: the similarity is none of two maps.
+        """
+        if isinstance(similarity, Upsampled):
+            return similarity
         if not isinstance(similarity, OfMaps):
             raise BadRecipe("pixel: this fusion has no maps to be upsampled; use another matcher")
-        grid, values = similarity.target, _exact(similarity.target_map.values)  # (C, h, w)
-        samples = _exact(similarity.source_map.sample(points))
+        maps = (similarity.source_map, similarity.target_map)
+        return Upsampled(similarity, *(products_of(one.values) for one in maps))
+
+    def _find(self, similarity: Similarity, points: Tensor) -> Places:
+        assert isinstance(similarity, Upsampled)
+        grid, values = similarity.target, similarity.similarity.target_map.values  # (C, h, w)
+        samples = _exact(similarity.similarity.source_map.sample(points))
         queries = F.normalize(samples, dim=1, eps=1e-30)  # (N, C)
         columns, lines = pixel_cells(grid)
         y = _taps(lines, grid.shape[0], queries.device)
@@ -77,7 +89,8 @@ class Pixel:
             allowed = pixels_of(similarity.foreground, grid, y, x)
         best = torch.full((len(points),), -torch.inf, device=queries.device)
         place = points.new_zeros(len(points), 2)
-        for top, band in bands(values, queries, y, x):  # (N, b, W)
+        lengths = similarity.target_products.lengths(y, x)  # (H, W)
+        for top, band in bands(values, queries, lengths, y, x):  # (N, b, W)
             if allowed is not None:
                 band = band.masked_fill(~allowed[top : top + band.shape[1]], -torch.inf)
             score, index = best_cells(band.flatten(1))
@@ -99,12 +112,15 @@ def _exact(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
-def bands(values: Tensor, queries: Tensor, y: Taps, x: Taps) -> Iterator[tuple[int, Tensor]]:
+def bands(
+    values: Tensor, queries: Tensor, lengths: Tensor, y: Taps, x: Taps
+) -> Iterator[tuple[int, Tensor]]:
     """Cosines of vectors with bilinearly upsampled descriptors, some rows of pixels at a time.
 
     Args:
         values: descriptors ``(C, h, w)`` of any length.
         queries: ``(N, C)`` unit vectors.
+        lengths: ``(H, W)`` of the upsampled descriptors.
         y: where the rows of pixels lie among the rows of cells.
         x: likewise for columns.
 
@@ -114,7 +130,6 @@ def bands(values: Tensor, queries: Tensor, y: Taps, x: Taps) -> Iterator[tuple[i
     # where neighbours nearly cancel, their mean has few digits left
     values, queries = _exact(values), _exact(queries)
     products = torch.einsum("nc,chw->nhw", queries, values)
-    lengths = upsampled_lengths(values, y, x)  # (H, W)
     step = max(1, TILE // (max(1, len(queries)) * lengths.shape[1]))
     for top in range(0, len(lengths), step):
         some = y.rows(slice(top, top + step))
@@ -152,29 +167,87 @@ def pixels_of(cells: Tensor, grid: Grid, y: Taps, x: Taps) -> Tensor:
     return pixels
 
 
-def upsampled_lengths(values: Tensor, y: Taps, x: Taps) -> Tensor:
-    """Length of the bilinearly upsampled descriptor at each pixel: ``(H, W)``.
-
-    Of products of neighbouring cells alone: for weights (1 - a, a) of two cells u and v,
-    ``|(1-a) u + a v|^2 = (1-a)^2 <u,u> + a^2 <v,v> + 2 a (1-a) <u,v>``, first down, then along.
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Inner products of neighbouring descriptors, ``(h, w)`` float64 each; see ``products_of``.
 
     Args:
-        values: descriptors ``(C, h, w)``.
-        y: where the rows of pixels lie among the rows of cells.
-        x: likewise for columns.
+        same: of each cell with itself.
+        along: with the next one in its row.
+        down: with the next one in its column.
+        crossed: with that below the next one, and of the next one with that below this one, added.
     """
+
+    same: Tensor
+    along: Tensor
+    down: Tensor
+    crossed: Tensor
+
+    def lengths(self, y: Taps, x: Taps) -> Tensor:
+        """Length of the bilinearly upsampled descriptor at each pixel: ``(H, W)``.
+
+        For weights (1 - a, a) of two cells u and v, ``|(1-a) u + a v|^2 = (1-a)^2 <u,u> +
+        a^2 <v,v> + 2 a (1-a) <u,v>``, first down, then along.
+
+        Args:
+            y: where the rows of pixels lie among the rows of cells.
+            x: likewise for columns.
+        """
+        a, b = y.part[:, None], x.part
+        # of rows interpolated at each pixel row: each cell with itself, and with the next, (H, w)
+        ends, between = ((1 - a) ** 2, a**2), a * (1 - a)
+        cell = ends[0] * self.same[y.low] + ends[1] * self.same[y.high]
+        cell = cell + 2 * between * self.down[y.low]
+        pair = ends[0] * self.along[y.low] + ends[1] * self.along[y.high]
+        pair = pair + between * self.crossed[y.low]
+        squares = (1 - b) ** 2 * cell[:, x.low] + b**2 * cell[:, x.high]
+        return (squares + 2 * b * (1 - b) * pair[:, x.low]).clamp(min=0).sqrt()
+
+
+def products_of(values: Tensor) -> Products:
+    """Of a map ``(C, h, w)``; what lies beyond its last row and column is like these."""
     values = _exact(values)
     right = torch.cat([values[:, :, 1:], values[:, :, -1:]], dim=2)
-    down = torch.cat([values[:, 1:], values[:, -1:]], dim=1)
-    both = torch.cat([down[:, :, 1:], down[:, :, -1:]], dim=2)
-    same, along = (values * values).sum(0), (values * right).sum(0)  # (h, w)
-    upright, crossed = (values * down).sum(0), (values * both + down * right).sum(0)
-    a, b = y.part[:, None], x.part
-    # of rows interpolated at each pixel row: each cell with itself, and with the next, (H, w)
-    cell = (1 - a) ** 2 * same[y.low] + a**2 * same[y.high] + 2 * a * (1 - a) * upright[y.low]
-    pair = (1 - a) ** 2 * along[y.low] + a**2 * along[y.high] + a * (1 - a) * crossed[y.low]
-    squares = (1 - b) ** 2 * cell[:, x.low] + b**2 * cell[:, x.high]
-    return (squares + 2 * b * (1 - b) * pair[:, x.low]).clamp(min=0).sqrt()
+    below = torch.cat([values[:, 1:], values[:, -1:]], dim=1)
+    both = torch.cat([below[:, :, 1:], below[:, :, -1:]], dim=2)
+    return Products(
+        (values * values).sum(0), (values * right).sum(0), (values * below).sum(0),
+        (values * both + below * right).sum(0),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Upsampled:
+    """A similarity of two maps, with what all points need to read it between its cells."""
+
+    similarity: OfMaps
+    source_products: Products
+    target_products: Products
+
+    @property
+    def source(self) -> Grid:
+        """Cells of the source photo."""
+        return self.similarity.source
+
+    @property
+    def target(self) -> Grid:
+        """Cells of the target photo."""
+        return self.similarity.target
+
+    @property
+    def foreground(self) -> Tensor | None:
+        """Target cells that may be matched."""
+        return self.similarity.foreground
+
+    def rows(self, points: Tensor) -> Tensor:
+        """Cosine of ``(N, 2)`` source pixels to each target cell: ``(N, h*w)``."""
+        return self.similarity.rows(points)
+
+    def swap(self) -> Upsampled:
+        """The same pair seen from the target."""
+        swapped = self.similarity.swap()
+        assert isinstance(swapped, OfMaps)
+        return Upsampled(swapped, self.target_products, self.source_products)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from sdcorr.errors import BadRecipe
 from sdcorr.fusion import FusedSimilarity
 from sdcorr.geometry import Grid, Size
 from sdcorr.matchers import _rows, pixel
-from sdcorr.matchers.pixel import Pixel, pixel_cells, upsampled_lengths
+from sdcorr.matchers.pixel import Pixel, pixel_cells, products_of
 from sdcorr.preprocess import fit
 from sdcorr.types import FeatureMap, Image
 
@@ -155,7 +155,9 @@ def flat_cosines(feature_map: FeatureMap, query: Tensor) -> Tensor:
     y = pixel._taps(lines, grid.shape[0], torch.device("cpu"))
     x = pixel._taps(columns, grid.shape[1], torch.device("cpu"))
     query = F.normalize(query[None], dim=1, eps=1e-30)
-    return torch.cat([band[0] for _, band in pixel.bands(feature_map.values, query, y, x)])
+    values = feature_map.values
+    lengths = products_of(values).lengths(y, x)
+    return torch.cat([band[0] for _, band in pixel.bands(values, query, lengths, y, x)])
 
 
 # By hand
@@ -268,13 +270,30 @@ def test_a_foreground_cell_that_is_no_pixel_s_nearest():
     assert torch.isfinite(matches.cycle_error).all()
 
 
+def test_what_all_points_share_is_computed_once(monkeypatch):
+    """On the demo's page each click is a call of its own."""
+    source, target = (random_map(stretched((6, 7), Size(40, 50)), seed) for seed in (0, 1))
+    similarity, points = FusedSimilarity(source, target), torch.tensor([[3.0, 4.0], [30.5, 21.0]])
+    plain = Pixel()(similarity, points.double())
+    calls = []
+    monkeypatch.setattr(pixel, "products_of", lambda one: calls.append(one) or products_of(one))
+    prepared = Pixel().prepare(similarity)
+    for index in range(2):
+        one = Pixel()(prepared, points[index : index + 1].double())
+        assert torch.equal(one.target[0], plain.target[index])
+        assert one.score[0].item() == pytest.approx(plain.score[index].item(), abs=1e-6)
+        assert torch.equal(one.cycle_error[0], plain.cycle_error[index])
+    assert len(calls) == 2  # a map each
+    assert Pixel().prepare(prepared) is prepared
+
+
 @pytest.mark.parametrize(("shape", "photo"), [((5, 7), Size(37, 61)), ((9, 9), Size(4, 5))])
 def test_lengths_agree_with_a_loop_in_float64(shape, photo):
     one = random_map(stretched(shape, photo), 4, channels=8)
     columns, lines = pixel_cells(one.grid)
     y = pixel._taps(lines, shape[0], torch.device("cpu"))
     x = pixel._taps(columns, shape[1], torch.device("cpu"))
-    lengths = upsampled_lengths(one.values, y, x)
+    lengths = products_of(one.values).lengths(y, x)
     assert lengths.shape == tuple(photo)
     values = one.values.double()
     for row in range(photo.height):
